@@ -10,6 +10,7 @@ __all__ = [
     "ExPyReJobDiedError",
     "ExPyReTimeoutError",
     "GatherError",
+    "InvalidCallError",
     "JobNotFoundError",
     "KeyUnstableError",
     "Lost",
@@ -38,6 +39,10 @@ class ConfigError(ExPyReError, ValueError, RuntimeError):
 
 class RequestError(ExPyReError, ValueError, RuntimeError):
     """Raised when a request (resources, file names, options of a call) cannot be met or makes no sense."""
+
+
+class InvalidCallError(RequestError, AssertionError):
+    """Raised when a call that is to become a job, or what is asked of a job, is not well formed."""
 
 
 class KeyUnstableError(ExPyReError, TypeError):

@@ -168,4 +168,4 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
     if evidence.queue == UNKNOWN and evidence.unknown_for >= budget:
         detail = f"neither the queue nor the job's directory has known it for {evidence.unknown_for:.0f} s"
         return Verdict(DIED, UNKNOWN, End(END_LOST, detail))
-    return Verdict(running if status != CREATED else CREATED, evidence.queue)
+    return Verdict(running if status in (SUBMITTED, STARTED) else status, evidence.queue)
