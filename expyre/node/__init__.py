@@ -1,1 +1,1 @@
-"""What runs on the compute node or as a process of its own: standard library only, nothing of the rest of expyre."""
+"""What runs where a job runs: standard library only, any Python from 3.9, no import of the rest of the package."""

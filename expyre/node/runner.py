@@ -1,0 +1,373 @@
+"""Run one staged call on the compute node and leave its result, or evidence of its failure, in the job's directory.
+
+A copy of this file lies in the directory of every job as ``_expyre_script_core.py`` and is started there by the job's
+script. It needs nothing but the standard library of any Python from 3.9; cloudpickle is imported only where a pickle
+needs it. The side that reads the result imports the very same functions for signing and verifying.
+
+A signed file is an ordinary pickle followed by a trailer: a mark, the length of what precedes it (8 bytes), its sha256
+(32 bytes) and the HMAC-SHA256 of mark, length and sha256 under the key of the job (32 bytes). ``pickle.load`` stops
+before the trailer, so the files stay readable by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import os
+import pickle
+import signal
+import struct
+import sys
+from typing import Any, BinaryIO, Callable  # noqa: UP035  (Python 3.9)
+
+TASK = "_expyre_task_in.pckl"
+KEY = "_expyre_job_key"
+STDOUT = "_expyre_stdout"
+STDERR = "_expyre_stderr"
+TERMINATED = "_expyre_job_terminated"
+# The job's script gives these their final names after the post-run commands.
+RESULT = "_tmp_expyre_job_succeeded"
+ERROR = "_tmp_expyre_job_error"
+EXCEPTION = "_tmp_expyre_job_exception"
+
+PROTOCOL = 5
+MARK = b"\nEXPYRE1\n"
+TRAILER = struct.Struct(">9sQ32s32s")
+STAND_IN = "_expyre_exception"
+
+
+class NotAuthentic(Exception):
+    """Raised when a file is truncated or does not carry the signature of its job."""
+
+
+class Unpicklable(TypeError):
+    """Raised when a result cannot be sent back; says which part of it and of which type."""
+
+
+def trailer(length: int, digest: bytes, key: bytes) -> bytes:
+    """Return the bytes that sign content of this length and sha256."""
+    head = struct.pack(">9sQ32s", MARK, length, digest)
+    return head + hmac.new(key, head, hashlib.sha256).digest()
+
+
+def sign(payload: bytes, key: bytes) -> bytes:
+    """Return the payload with its trailer."""
+    return payload + trailer(len(payload), hashlib.sha256(payload).digest(), key)
+
+
+def verify(data: bytes, key: bytes, name: str) -> memoryview:
+    """Return the signed part of the content of a file.
+
+    Raises
+    ------
+    NotAuthentic
+        The content is truncated, was altered, or was signed with another key.
+    """
+    if len(data) < TRAILER.size:
+        raise NotAuthentic(f"{name} is truncated: {len(data)} bytes, no signature")
+    mark, length, digest, signature = TRAILER.unpack_from(data, len(data) - TRAILER.size)
+    if mark != MARK or length != len(data) - TRAILER.size:
+        raise NotAuthentic(f"{name} is truncated or not signed ({len(data)} bytes)")
+    payload = memoryview(data)[:length]
+    if not hmac.compare_digest(signature, trailer(length, digest, key)[-32:]):
+        raise NotAuthentic(f"{name} does not carry the signature of its job")
+    if hashlib.sha256(payload).digest() != digest:
+        raise NotAuthentic(f"{name} was altered or damaged: its content does not match its checksum")
+    return payload
+
+
+class SignedWriter:
+    """File that is signed while it is written, so that large values are neither copied nor read twice."""
+
+    def __init__(self, file: BinaryIO, key: bytes) -> None:
+        self._file, self._key = file, key
+        self._hash, self._length = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes or a buffer."""
+        self._hash.update(data)
+        self._length += memoryview(data).nbytes
+        return self._file.write(data)
+
+    def finish(self) -> None:
+        """Write the trailer and wait until all is on disk."""
+        self._file.write(trailer(self._length, self._hash.digest(), self._key))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def replace_file(name: str, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file under a temporary name and rename it; leave nothing behind when that fails."""
+    temporary = f"{name}.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        os.replace(temporary, name)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(name: str, text: str) -> None:
+    """Write a text file at one stroke."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode("utf-8", "backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
+
+    replace_file(name, write)
+
+
+def cloudpickle_module() -> Any:
+    """Return the cloudpickle module, or None where it is not installed."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+    return cloudpickle
+
+
+def write_result(value: Any, key: bytes) -> None:
+    """Pickle a value into the result file, signed."""
+
+    def write(file: BinaryIO) -> None:
+        writer = SignedWriter(file, key)
+        dump(value, writer)
+        writer.finish()
+
+    try:
+        replace_file(RESULT, write)
+    except OSError as exc:
+        raise OSError(exc.errno, f"the result could not be written: {exc.strerror}", os.path.abspath(RESULT)) from exc
+
+
+def dump(value: Any, writer: SignedWriter) -> None:
+    """Pickle into a writer: the plain way, or with cloudpickle where that fails.
+
+    Raises
+    ------
+    Unpicklable
+        Neither way works.
+    """
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+    except Exception as plain:
+        cloudpickle = cloudpickle_module()
+        try:
+            if cloudpickle is None:
+                raise
+            data = cloudpickle.dumps(value, PROTOCOL)
+        except Exception:
+            where, culprit = unpicklable_part(value, "result", 0)
+            kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}"
+            message = f"the result cannot be pickled: {where} is a {kind} ({type(plain).__name__}: {plain})"
+            raise Unpicklable(message) from plain
+    writer.write(data)
+
+
+def unpicklable_part(value: Any, path: str, depth: int) -> tuple[str, Any]:
+    """Return path and value of the first part that does not pickle."""
+    for name, part in parts_of(value) if depth < 5 else ():
+        try:
+            pickle.dumps(part, PROTOCOL)
+        except Exception:
+            return unpicklable_part(part, path + name, depth + 1)
+    return path, value
+
+
+def parts_of(value: Any) -> list[tuple[str, Any]]:
+    """Return the parts of a container or object with what to append to its path."""
+    if isinstance(value, dict):
+        return [(f"[{key!r}]", part) for key, part in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{i}]", part) for i, part in enumerate(value)]
+    return [(f".{name}", part) for name, part in getattr(value, "__dict__", {}).items()]
+
+
+def exception_bytes(exc: BaseException) -> bytes:
+    """Return the content of the exception file: the exception, a stand-in made of plain data, length of the first.
+
+    The stand-in is for readers that cannot import the exception's class. An exception that does not survive pickling
+    is replaced by its stand-in at once.
+    """
+    stand_in = pickle.dumps(describe(exc), PROTOCOL)
+    first = stand_in
+    for module in (pickle, cloudpickle_module()):
+        try:
+            data = module.dumps(exc, protocol=PROTOCOL)  # type: ignore[union-attr]
+            if type(pickle.loads(data)).__qualname__ == type(exc).__qualname__:
+                first = data
+                break
+        except Exception:
+            continue
+    return first + stand_in + struct.pack(">Q", len(first))
+
+
+def describe(exc: BaseException) -> dict[str, Any]:
+    """Return an exception as plain data from which one of the same name and nearest known base can be made."""
+    return {
+        STAND_IN: 1,
+        "classes": [(cls.__module__, cls.__qualname__) for cls in type(exc).__mro__],
+        "args": [plain(arg) for arg in exc.args],
+        "text": text_of(exc),
+        "notes": [str(note) for note in getattr(exc, "__notes__", ())],
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value that pickles anywhere: itself or its repr."""
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return value
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+
+
+def text_of(exc: BaseException) -> str:
+    """Return str(exc), whatever the class makes of it."""
+    try:
+        return str(exc)
+    except Exception as other:
+        return f"<{type(exc).__qualname__} without text: {type(other).__name__} in its __str__>"
+
+
+def error_text(exc: BaseException) -> str:
+    """Return the text of the error file: a headline and the traceback with all causes."""
+    headline = f"Exception: {type(exc).__qualname__}: {text_of(exc)}\n"
+    try:
+        import traceback
+
+        lines = traceback.format_exception(type(exc), exc, exc.__traceback__)
+    except Exception as other:
+        return f"{headline}(no traceback: {type(other).__name__}: {text_of(other)})\n"
+    return headline + "".join(lines)
+
+
+def report(exc: BaseException, key: bytes) -> None:
+    """Leave the exception in the job's directory.
+
+    Only an ``Exception`` is handed back as an object: what means "end the process" (SystemExit, KeyboardInterrupt)
+    ended the job's process, and must not end the one that waits for the job.
+    """
+    text = error_text(exc)
+    if key and isinstance(exc, Exception):
+        try:
+            data = sign(exception_bytes(exc), key)
+            replace_file(EXCEPTION, lambda file: file.write(data) and None)
+        except Exception as other:
+            text += f"\n(the exception itself could not be saved: {type(other).__name__}: {text_of(other)})\n"
+    write_text(ERROR, text)
+
+
+def load_task(key: bytes) -> tuple[Callable[..., Any], Any, Any]:
+    """Return function, args and kwargs of the job in the current directory.
+
+    Raises
+    ------
+    NotAuthentic
+        The task file is damaged.
+    ImportError, AttributeError, RuntimeError
+        The task cannot be unpickled here; the message says what is missing and where it was looked for.
+    """
+    with open(TASK, "rb") as file:
+        payload = verify(file.read(), key, TASK)
+    try:
+        function, args, kwargs = pickle.loads(payload)
+    except ImportError as exc:
+        raise ModuleNotFoundError(cannot_unpickle(exc), name=exc.name) from exc
+    except AttributeError as exc:
+        raise AttributeError(cannot_unpickle(exc)) from exc
+    except Exception as exc:
+        raise RuntimeError(cannot_unpickle(exc)) from exc
+    return function, args, kwargs
+
+
+def cannot_unpickle(exc: Exception) -> str:
+    """Return the message for a task that this interpreter cannot read."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"the function or its arguments cannot be unpickled where the job runs: {type(exc).__name__}: {text_of(exc)}. "
+        f"Python is {sys.executable} {version} on {os.uname().nodename}, sys.path is {sys.path}. "
+        "Install what is missing there, set PYTHONPATH in env_vars, choose python_cmd, or send the module "
+        "as one of the input_files."
+    )
+
+
+def read_key() -> bytes:
+    """Return the key of the job in the current directory."""
+    with open(KEY, "rb") as file:
+        return bytes.fromhex(file.read().strip().decode("ascii"))
+
+
+def capture_streams() -> None:
+    """Send Python's stdout and stderr to files that are flushed at each line, and crash dumps with them."""
+    for name, attribute in ((STDOUT, "stdout"), (STDERR, "stderr")):
+        raw = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        stream = io.TextIOWrapper(
+            open(raw, "wb", buffering=8192), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+        setattr(sys, attribute, stream)
+
+
+def watch_signals() -> list[int]:
+    """Make SIGTERM leave evidence and unwind the stack; return the list that will hold the signal.
+
+    Queues send SIGTERM shortly before they kill. The traceback is written from C at once, also when the interpreter
+    is inside a long call; the rest happens when Python runs again.
+    """
+    received: list[int] = []
+
+    def terminate(number: int, _frame: Any) -> None:
+        received.append(number)
+        write_text(TERMINATED, f"terminated by {signal.Signals(number).name} while the function was running\n")
+        raise SystemExit(128 + number)
+
+    try:
+        import faulthandler
+
+        faulthandler.enable(sys.stderr)
+        signal.signal(signal.SIGTERM, terminate)
+        faulthandler.register(signal.SIGTERM, sys.stderr, all_threads=True, chain=True)
+    except (ImportError, ValueError, OSError, AttributeError):
+        pass  # no such facility here: the job's script reports the signal
+    return received
+
+
+def flush_streams() -> None:
+    """Write out what is buffered; a full disk here must not spoil a result that is already written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+
+
+def main() -> int:
+    """Run the call in the current directory and return the exit status: 0 if its result was written."""
+    key, received = b"", []
+    try:
+        key = read_key()
+        capture_streams()
+        received = watch_signals()
+        function, args, kwargs = load_task(key)
+        write_result(function(*args, **kwargs), key)
+    except BaseException as exc:
+        if received:  # being killed: the queue knows why, an error of the function would hide it
+            return 128 + received[0]
+        report(exc, key)
+        return 1
+    finally:
+        flush_streams()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    if status > 128:
+        signal.signal(status - 128, signal.SIG_DFL)
+        os.kill(os.getpid(), status - 128)
+    sys.exit(status)

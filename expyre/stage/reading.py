@@ -1,0 +1,159 @@
+"""Read what a job has left in its directory; nothing is unpickled that the job did not sign."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expyre.errors import AuthenticationError, RemoteTraceback, StageError
+from expyre.node import runner
+from expyre.stage import names
+
+
+@dataclass(frozen=True)
+class Markers:
+    """Which markers are in a job's directory; ``terminated`` if its python was ended by SIGTERM or SIGKILL."""
+
+    succeeded: bool = False
+    failed: bool = False
+    started: bool = False
+    terminated: bool = False
+
+
+def markers(directory: str | Path) -> Markers:
+    """Return the markers in a job's directory; all False if it does not exist."""
+
+    def there(name: str) -> bool:
+        return os.path.exists(os.path.join(directory, name))
+
+    return Markers(there(names.SUCCEEDED), there(names.ERROR), there(names.STARTED), there(names.TERMINATED))
+
+
+def reset(directory: str | Path) -> None:
+    """Remove all that a run has left in a job's directory except the files of the user's function."""
+    for name in names.OF_A_RUN:
+        Path(directory, name).unlink(missing_ok=True)
+
+
+def read_result(directory: str | Path, key: bytes | None) -> Any:
+    """Return the value that the job's function returned.
+
+    Raises
+    ------
+    AuthenticationError
+        The file is truncated or not signed with the key of the job.
+    StageError
+        The file is missing, or cannot be unpickled here.
+    """
+    path = Path(directory) / names.SUCCEEDED
+    payload = _verified(path, key)
+    try:
+        return pickle.loads(payload)
+    except Exception as exc:
+        message = f"the result in {path} cannot be unpickled here: {type(exc).__name__}: {exc}"
+        raise StageError(message) from exc
+
+
+def read_exception(directory: str | Path, key: bytes | None) -> BaseException | None:
+    """Return the exception that the job's function raised, the traceback of the other side as its cause.
+
+    Where the class cannot be imported, the exception is of a class of the same name made here, derived from the
+    nearest base class that can. None if the job left no exception.
+
+    Raises
+    ------
+    AuthenticationError
+        The file is truncated or not signed with the key of the job.
+    """
+    path = Path(directory) / names.EXCEPTION
+    if not path.exists():
+        return None
+    exc = _load_exception(_verified(path, key))
+    exc.__cause__ = RemoteTraceback(error_text(directory))
+    return exc
+
+
+def error_text(directory: str | Path) -> str:
+    """Return the text the job left about its failure, headline first; empty if there is none."""
+    return _text(Path(directory) / names.ERROR) or _text(Path(directory) / names.TERMINATED)
+
+
+def streams(directory: str | Path, id: str) -> tuple[str, str, str, str]:
+    """Return what the job has written so far: Python's stdout and stderr, and those of its script."""
+    files = (names.STDOUT, names.STDERR, names.job_stdout(id), names.job_stderr(id))
+    stdout, stderr, job_stdout, job_stderr = (_text(Path(directory) / name) for name in files)
+    return stdout, stderr, job_stdout, job_stderr
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _verified(path: Path, key: bytes | None) -> memoryview:
+    if not key:
+        raise AuthenticationError(f"{path} was not unpickled: the record has no key of this job to verify it with")
+    try:
+        return runner.verify(path.read_bytes(), key, str(path))
+    except runner.NotAuthentic as exc:
+        raise AuthenticationError(f"{exc}; nothing was unpickled") from None
+    except OSError as exc:
+        raise StageError(f"cannot read {path}: {exc.strerror or exc}") from exc
+
+
+def _load_exception(payload: memoryview) -> BaseException:
+    """Return the exception itself, or one made from its stand-in."""
+    (length,) = struct.unpack(">Q", payload[-8:])
+    try:
+        exc = pickle.loads(payload[:length])
+    except Exception:
+        exc = None
+    if isinstance(exc, BaseException):
+        return exc
+    return rebuild(pickle.loads(payload[length:-8]))
+
+
+def rebuild(description: Mapping[str, Any]) -> BaseException:
+    """Return an exception made from the plain data in which the job described it."""
+    classes: list[tuple[str, str]] = description["classes"]
+    text: str = description["text"]
+    module, qualname = classes[0]
+    for base in (*_importable(classes), Exception):
+        body = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text, "__init__": _no_init}
+        try:
+            cls = type(qualname.rpartition(".")[2], (base,), body)
+            exc: BaseException = cls.__new__(cls, *description["args"])
+            exc.args = tuple(description["args"])
+        except Exception:
+            continue
+        if description["notes"]:
+            exc.__notes__ = list(description["notes"])  # type: ignore[attr-defined]
+        return exc
+    return StageError(f"{qualname}: {text}")
+
+
+def _no_init(self: BaseException, *args: Any) -> None:
+    """Take the place of an ``__init__`` whose arguments are not known."""
+
+
+def _importable(classes: list[tuple[str, str]]) -> list[type[BaseException]]:
+    """Return the classes of the list that can be imported here, nearest first."""
+    found = []
+    for module, qualname in classes:
+        try:
+            value: Any = importlib.import_module(module)
+            for name in qualname.split("."):
+                value = getattr(value, name)
+        except Exception:
+            continue
+        if isinstance(value, type) and issubclass(value, Exception):
+            found.append(value)
+    return found
