@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from expyre.config.merge import update_dict_leaves
-from expyre.config.project import Project
+from expyre.config.projects import Project
 
 if TYPE_CHECKING:
     from expyre.jobsdb import JobsDB
