@@ -328,7 +328,7 @@ class System:
     def _markers(self, stage_dirs: Sequence[Path]) -> list[stage.Markers]:
         if self.remote_rundir is None:
             return [stage.markers(stage_dir) for stage_dir in stage_dirs]
-        names = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE)
+        names = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE, stage.names.TERMINATED)
         tests = " ".join(f"[ -e \"$d\"/{name} ] && s=${{s}}1 || s=${{s}}0;" for name in names)
         words = " ".join(shlex.quote(stage_dir.name) for stage_dir in stage_dirs)
         script = f"cd {_quoted_dir(self.remote_rundir)} || exit 1\nfor d in {words}; do s=; {tests} echo $s; done"
