@@ -97,7 +97,7 @@ class SignedWriter:
         os.fsync(self._file.fileno())
 
 
-def replace_file(name: str, write: Callable[[BinaryIO], None]) -> None:
+def replace_file(name: str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name and rename it; leave nothing behind when that fails."""
     temporary = f"{name}.{os.getpid()}"
     try:
@@ -197,7 +197,7 @@ def exception_bytes(exc: BaseException) -> bytes:
     first = stand_in
     for module in (pickle, cloudpickle_module()):
         try:
-            data = module.dumps(exc, protocol=PROTOCOL)  # type: ignore[union-attr]
+            data = module.dumps(exc, protocol=PROTOCOL)
             if type(pickle.loads(data)).__qualname__ == type(exc).__qualname__:
                 first = data
                 break
@@ -257,7 +257,7 @@ def report(exc: BaseException, key: bytes) -> None:
     if key and isinstance(exc, Exception):
         try:
             data = sign(exception_bytes(exc), key)
-            replace_file(EXCEPTION, lambda file: file.write(data) and None)
+            replace_file(EXCEPTION, lambda file: file.write(data))
         except Exception as other:
             text += f"\n(the exception itself could not be saved: {type(other).__name__}: {text_of(other)})\n"
     write_text(ERROR, text)
@@ -306,10 +306,9 @@ def read_key() -> bytes:
 def capture_streams() -> None:
     """Send Python's stdout and stderr to files that are flushed at each line, and crash dumps with them."""
     for name, attribute in ((STDOUT, "stdout"), (STDERR, "stderr")):
-        raw = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-        stream = io.TextIOWrapper(
-            open(raw, "wb", buffering=8192), encoding="utf-8", errors="backslashreplace", line_buffering=True
-        )
+        number = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        file = io.BufferedWriter(io.FileIO(number, "wb"))
+        stream = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, attribute, stream)
 
 

@@ -32,12 +32,12 @@ fi
 ( exit "$_expyre_status" )"""
 
 
-def job_commands(
+def planned_commands(
+    python_cmd: str = "python3",
     *,
     env_vars: Sequence[str] = (),
     pre_run_commands: Sequence[str] = (),
     post_run_commands: Sequence[str] = (),
-    python_cmd: str = "python3",
 ) -> list[str]:
     """Return the lines, for any POSIX shell, that run the call staged in the current directory.
 
@@ -47,12 +47,12 @@ def job_commands(
 
     Parameters
     ----------
+    python_cmd
+        How to start Python; may have several words.
     env_vars
         ``NAME=value`` items, exported after the pre-run commands.
     pre_run_commands, post_run_commands
         Commands; one may have several lines, several may form one construct.
-    python_cmd
-        How to start Python; may have several words.
     """
     lines = [
         f": > {names.STARTED}",
@@ -78,13 +78,13 @@ def _check(number: int, command: str) -> list[str]:
     ]
 
 
-def staged_commands(directory: str | Path, python_cmd: str = "python3") -> list[str]:
-    """Return the lines of ``job_commands`` for a staged job, from the files in its directory."""
-    return job_commands(
+def job_commands(directory: str | Path, python_cmd: str = "python3") -> list[str]:
+    """Return the lines of ``planned_commands`` for a staged job, from the files in its directory."""
+    return planned_commands(
+        python_cmd,
         env_vars=read_list(directory, names.ENV_VARS),
         pre_run_commands=read_list(directory, names.PRE_RUN),
         post_run_commands=read_list(directory, names.POST_RUN),
-        python_cmd=python_cmd,
     )
 
 

@@ -29,6 +29,9 @@ TMP_EXCEPTION: Final = "_tmp_expyre_job_exception"
 OWN_PREFIXES: Final = ("_expyre", "_tmp_expyre")
 """How the names of this package's own files in a job's directory begin."""
 
+LARGE_FILES: Final = (TASK, SUCCEEDED)
+"""What is emptied when a job is cleaned."""
+
 # All that a run leaves behind: to be removed before the same directory is run again.
 OF_A_RUN: Final = (
     SUCCEEDED,

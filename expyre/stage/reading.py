@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from expyre.errors import AuthenticationError, RemoteTraceback, StageError
 from expyre.node import runner
@@ -25,6 +25,20 @@ class Markers:
     started: bool = False
     terminated: bool = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the job has left a result or an error."""
+        return self.succeeded or self.failed
+
+
+class Streams(NamedTuple):
+    """What a job has written: Python's stdout and stderr, and those of its script."""
+
+    stdout: str
+    stderr: str
+    job_stdout: str
+    job_stderr: str
+
 
 def markers(directory: str | Path) -> Markers:
     """Return the markers in a job's directory; all False if it does not exist."""
@@ -35,12 +49,6 @@ def markers(directory: str | Path) -> Markers:
     return Markers(there(names.SUCCEEDED), there(names.ERROR), there(names.STARTED), there(names.TERMINATED))
 
 
-def reset(directory: str | Path) -> None:
-    """Remove all that a run has left in a job's directory except the files of the user's function."""
-    for name in names.OF_A_RUN:
-        Path(directory, name).unlink(missing_ok=True)
-
-
 def read_result(directory: str | Path, key: bytes | None) -> Any:
     """Return the value that the job's function returned.
 
@@ -48,8 +56,10 @@ def read_result(directory: str | Path, key: bytes | None) -> Any:
     ------
     AuthenticationError
         The file is truncated or not signed with the key of the job.
+    FileNotFoundError
+        There is no result.
     StageError
-        The file is missing, or cannot be unpickled here.
+        The result cannot be unpickled here.
     """
     path = Path(directory) / names.SUCCEEDED
     payload = _verified(path, key)
@@ -84,11 +94,25 @@ def error_text(directory: str | Path) -> str:
     return _text(Path(directory) / names.ERROR) or _text(Path(directory) / names.TERMINATED)
 
 
-def streams(directory: str | Path, id: str) -> tuple[str, str, str, str]:
+def streams(directory: str | Path, id: str) -> Streams:
     """Return what the job has written so far: Python's stdout and stderr, and those of its script."""
     files = (names.STDOUT, names.STDERR, names.job_stdout(id), names.job_stderr(id))
-    stdout, stderr, job_stdout, job_stderr = (_text(Path(directory) / name) for name in files)
-    return stdout, stderr, job_stdout, job_stderr
+    return Streams(*(_text(Path(directory) / name) for name in files))
+
+
+def times(directory: str | Path) -> tuple[float | None, float | None]:
+    """Return when the job started and when it ended, in seconds since the epoch, by its own files."""
+    started, succeeded, failed = (
+        _mtime(Path(directory) / name) for name in (names.STARTED, names.SUCCEEDED, names.ERROR)
+    )
+    return started, succeeded if succeeded is not None else failed
+
+
+def _mtime(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _text(path: Path) -> str:
@@ -105,6 +129,8 @@ def _verified(path: Path, key: bytes | None) -> memoryview:
         return runner.verify(path.read_bytes(), key, str(path))
     except runner.NotAuthentic as exc:
         raise AuthenticationError(f"{exc}; nothing was unpickled") from None
+    except FileNotFoundError:
+        raise
     except OSError as exc:
         raise StageError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
@@ -146,7 +172,7 @@ def _no_init(self: BaseException, *args: Any) -> None:
 
 def _importable(classes: list[tuple[str, str]]) -> list[type[BaseException]]:
     """Return the classes of the list that can be imported here, nearest first."""
-    found = []
+    found: list[type[BaseException]] = []
     for module, qualname in classes:
         try:
             value: Any = importlib.import_module(module)
