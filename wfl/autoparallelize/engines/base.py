@@ -1,0 +1,83 @@
+"""What an engine is, and which one carries a call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..task import Chunk, Task
+
+__all__ = ["Done", "Engine", "WorkerDied", "choose_engine", "number_from_env"]
+
+
+@dataclass
+class Done:
+    """A chunk that has been through the operation: one result per item, or what went wrong."""
+
+    chunk: Chunk
+    results: list[Any]
+    error: BaseException | None = None
+
+
+class WorkerDied(RuntimeError):
+    """Raised when a worker process was killed while it worked on a chunk; the other chunks were finished."""
+
+
+class Engine(Protocol):
+    """Runs a task over chunks."""
+
+    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+        """Yield the chunks in the order in which they came, reading only a bounded number of them ahead.
+
+        An exception of the operation is raised, and ends the work; a chunk whose worker died is yielded with its
+        error, and the work goes on. Closing the iterator stops the workers.
+        """
+        ...
+
+
+def number_from_env(*names: str) -> int | None:
+    """Return the non-negative integer in the first of these environment variables that is set and not empty.
+
+    Raises
+    ------
+    ValueError
+        It is no such number.
+    """
+    for name in names:
+        text = os.environ.get(name, "").strip()
+        if text:
+            if not text.isdecimal():
+                raise ValueError(f"environment variable {name} must be a non-negative integer, not {text!r}")
+            return int(text)
+    return None
+
+
+def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> Engine:
+    """Return the engine for a number of worker processes (None: from the environment) and an executor (or None).
+
+    An executor given with the call is used whatever the number is. Without any worker asked for, everything runs in
+    this process, also under MPI; otherwise the executor of the environment or the ranks of MPI come before the pool.
+    """
+    from .serial import SerialEngine
+
+    if executor is not None:
+        from .executor import ExecutorEngine
+
+        return ExecutorEngine(executor)
+    from .executor import shared_executor
+
+    n = num_python_subprocesses
+    if n is None:
+        n = number_from_env("WFL_NUM_PYTHON_SUBPROCESSES", "WFL_AUTOPARA_NPOOL")
+    shared = shared_executor(n)
+    if shared is not None:
+        from .executor import ExecutorEngine
+
+        return ExecutorEngine(shared)
+    if not n or n < 0:
+        return SerialEngine()
+    from .process import ProcessEngine
+
+    return ProcessEngine(n)

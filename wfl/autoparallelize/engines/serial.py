@@ -1,0 +1,20 @@
+"""The engine that works in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..task import Chunk, Task
+from .base import Done
+
+__all__ = ["SerialEngine"]
+
+
+class SerialEngine:
+    """Calls the operation here, chunk by chunk; items of lists are handed over as they are."""
+
+    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+        """Yield each chunk as it has been worked on; see ``Engine``."""
+        task.initialize()
+        for chunk in chunks:
+            yield Done(chunk, task.run(chunk.first, chunk.values, chunk.infos))

@@ -1,0 +1,156 @@
+"""The worker's side of the process pool: receive an operation once, then chunks of items, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..task import Task
+from . import wire
+
+__all__ = ["HEADER", "IDLE", "main", "serve"]
+
+HEADER = struct.Struct("<?d")  # did it work; seconds that it took
+IDLE = -1
+_MARK = struct.Struct("<q")
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have; [] where /proc is not there."""
+    children: dict[int, list[int]] = {}
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
+    for each in pids:
+        try:
+            with open(f"/proc/{each}/stat", "rb") as f:
+                children.setdefault(int(f.read().rpartition(b")")[2].split()[1]), []).append(each)
+        except (OSError, IndexError, ValueError):
+            continue
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        new = children.get(todo.pop(), [])
+        found += new
+        todo += new
+    return found
+
+
+def kill_tree(pid: int, *, itself: bool = True) -> None:
+    """Kill the processes that a process has started, and the process itself."""
+    for each in [*([pid] if itself else []), *descendants(pid)]:
+        try:
+            os.kill(each, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Wait until the parent has gone, then end this process and what it has started."""
+    os.read(lifeline, 1)
+    kill_tree(os.getpid(), itself=False)
+    os._exit(1)
+
+
+def _mark(fd: int, number: int) -> None:
+    """Note the chunk in hand where the parent can read it even if this process is killed."""
+    os.pwrite(fd, _MARK.pack(number), 0)
+
+
+def read_mark(fd: int) -> int:
+    """Return the number of the chunk that a worker had in hand."""
+    data = os.pread(fd, _MARK.size, 0)
+    return int(_MARK.unpack(data)[0]) if len(data) == _MARK.size else IDLE
+
+
+def pin_gpu(gpu: int) -> None:
+    """Make a GPU the one that torch uses in this process."""
+    import torch
+
+    torch.cuda.set_device(gpu)
+
+
+def apply_surroundings(surroundings: dict[str, Any]) -> None:
+    """Take over the working directory, the environment and the import path of the parent."""
+    os.chdir(surroundings["cwd"])
+    sys.path[:] = surroundings["path"]
+    os.environ.clear()
+    os.environ.update(surroundings["environ"])
+
+
+def work_alone() -> None:
+    """Make operations that are called inside operations run in this process, not in further pools."""
+    os.environ["WFL_NUM_PYTHON_SUBPROCESSES"] = "0"
+    os.environ.pop("WFL_EXECUTOR", None)
+
+
+class _Worker:
+    def __init__(self, conn: Connection, mark: int, task: Task | None) -> None:
+        self._conn = conn
+        self._mark_fd = mark
+        self._task = task
+        self._ready = False
+        self._receive: dict[str, Callable[[Any], bytes | None]] = {
+            "surroundings": self._surroundings, "task": self._take_task, "chunks": self._chunks,
+        }
+
+    def _surroundings(self, given: dict[str, Any]) -> None:
+        apply_surroundings(given)
+        work_alone()
+        if given["gpu"] is not None:
+            pin_gpu(given["gpu"])
+
+    def _take_task(self, blob: bytes) -> None:
+        self._task, self._ready = wire.load(blob), False
+
+    def _chunks(self, blob: bytes) -> bytes:
+        if self._task is None:
+            raise RuntimeError("a worker got items before it got an operation")
+        if not self._ready:
+            self._task.initialize()
+            self._ready = True
+        results = []
+        for number, first, values, infos in wire.load(blob):
+            _mark(self._mark_fd, number)
+            results.append(self._task.run(first, values, infos))
+        _mark(self._mark_fd, IDLE)
+        return wire.dump_values(results, where=f"the results of {self._task.name}")
+
+    def loop(self) -> None:
+        """Answer every message with items, or with the first error since the last one; until told to stop."""
+        failure: bytes | None = None
+        while (message := self._conn.recv()) is not None:
+            kind, payload = message
+            start = time.perf_counter()
+            try:
+                answer = self._receive[kind](payload) if failure is None else failure
+            except BaseException as error:
+                answer = failure = wire.dump_failure(error)
+            if kind == "chunks":
+                header = HEADER.pack(failure is None, time.perf_counter() - start)
+                self._conn.send_bytes(header + (answer or b""))
+
+
+def serve(conn: Connection, mark: int, lifeline: int, task: Task | None = None) -> None:
+    """Work until the parent says stop or goes away; a task is given if this process was forked."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    try:
+        _Worker(conn, mark, task).loop()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def main(argv: list[str]) -> None:
+    """Serve in a fresh interpreter, on the file descriptors that are named on the command line."""
+    conn, mark, lifeline = (int(each) for each in argv)
+    serve(Connection(conn), mark, lifeline)

@@ -1,0 +1,105 @@
+"""What a call and its items are, in digests: to take up interrupted runs, and to say why an old output is not this one.
+
+Nothing here decides about correctness on its own: an interrupted output is only continued if the call and the digests of
+the finished items are the same, so where no digest can be made, nothing is continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wfl.configset.record import CallRecord
+
+    from .task import Task
+
+__all__ = ["ItemDigests", "call_record", "inputs_record", "is_one_shot", "item_digest"]
+
+_UNKNOWN = "unknown"
+_LARGE_FILE = 2 * 1024**3
+_KEPT_INFO = "_ConfigSet_loc"
+
+
+def is_one_shot(inputs: Any) -> bool:
+    """Return whether inputs can be read only once."""
+    return isinstance(inputs, Iterator)
+
+
+def item_digest(value: Any) -> bytes:
+    """Return a digest of one item; 16 bytes, random if the item has no stable value."""
+    from expyre.errors import KeyUnstableError
+    from expyre.identity import digest
+
+    try:
+        return digest(value, path="item").encode()
+    except KeyUnstableError:
+        import secrets
+
+        return secrets.token_bytes(16)
+
+
+class ItemDigests:
+    """The running digest of the items up to the last finished one, while later ones are being read already."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._read: deque[bytes] = deque()
+
+    def watch(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items and note the digest of each before anything can change it."""
+        for item in items:
+            self._read.append(item_digest(item.value) + repr(item.path).encode())
+            yield item
+
+    def advance(self, n: int) -> None:
+        """Take in the next ``n`` items as finished."""
+        for _ in range(n):
+            self._hash.update(self._read.popleft() + b";")
+
+    def running(self) -> str:
+        """Return the digest of all finished items."""
+        return self._hash.hexdigest()
+
+
+def call_record(task: Task, inputs: Any) -> CallRecord:
+    """Return the record of a call: digests of the operation, its code and arguments, and of its inputs."""
+    from expyre.errors import KeyUnstableError
+    from expyre.identity import identify
+    from wfl.configset.record import CallRecord
+
+    try:
+        identity = identify(task.op, task.args, dict(task.kwargs))
+        parts = {part.path: part.digest for part in identity.parts}
+    except KeyUnstableError:
+        parts = {_UNKNOWN: _UNKNOWN}
+    return CallRecord(task.name, parts, inputs_record(inputs))
+
+
+def inputs_record(inputs: Any) -> dict[str, Any]:
+    """Return what can be said about inputs without consuming or parsing them: the content of their files."""
+    files = _files_of(inputs)
+    return {str(path): _file_digest(path) for path in files}
+
+
+def _files_of(inputs: Any) -> list[Path]:
+    items = getattr(inputs, "items", None)
+    if isinstance(items, Path):
+        return [items]
+    if isinstance(items, list) and all(isinstance(item, Path) for item in items):
+        return items
+    return []
+
+
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > _LARGE_FILE:
+        return f"{status.st_size} bytes of {status.st_mtime_ns}"
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""Where the results of a call go: an OutputSpec with checkpoints, a plain list, or nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from .identify import ItemDigests, call_record, is_one_shot
+from .rng import InfoSource
+
+if TYPE_CHECKING:
+    from wfl.configset import OutputSpec
+
+    from .engines import Done
+    from .task import Task
+
+__all__ = ["ItemResults", "Sink", "open_output"]
+
+# Work that takes less than this may be done again after a crash; a checkpoint per tiny chunk would cost more.
+_SECONDS_BETWEEN_CHECKPOINTS = 0.02
+
+
+class Sink:
+    """Takes finished chunks in order. This one, for calls without output, forgets them.
+
+    Attributes
+    ----------
+    done
+        Number of leading items whose results are there already.
+    """
+
+    done = 0
+
+    def __init__(self, inputs: Iterable[Any]) -> None:
+        self._inputs = inputs
+
+    def items(self, source: InfoSource) -> Iterator[Any]:
+        """Yield the items that are still to be worked on."""
+        from wfl.configset import iter_items
+
+        return iter_items(self._inputs)
+
+    def put(self, finished: Done) -> None:
+        """Take the results of the next chunk."""
+
+    def value(self) -> Any:
+        """Return what the call returns."""
+        return None
+
+
+class ItemResults:
+    """An output that keeps one result per item: what a chunk brings back from another place.
+
+    Attributes
+    ----------
+    results : list
+        One entry per item, None where there is no result.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+
+
+class _ListSink(Sink):
+    def __init__(self, inputs: Iterable[Any], output: ItemResults) -> None:
+        super().__init__(inputs)
+        self._output = output
+
+    def put(self, finished: Done) -> None:
+        self._output.results.extend(finished.results)
+
+    def value(self) -> list[Any]:
+        return self._output.results
+
+
+class _SpecSink(Sink):
+    """Stores results at the places of their inputs; without checkpoints, as for outputs in memory."""
+
+    def __init__(self, inputs: Iterable[Any], output: OutputSpec) -> None:
+        super().__init__(inputs)
+        self._output = output
+
+    def put(self, finished: Done) -> None:
+        for path, result in zip(finished.chunk.paths, finished.results, strict=True):
+            if result is not None:
+                self._output.put(result, path)
+
+    def value(self) -> Any:
+        return self._output.to_ConfigSet()
+
+
+class _FileSink(_SpecSink):
+    """Stores results in files, and notes which items they belong to, so that an interrupted run can be taken up."""
+
+    def __init__(self, inputs: Iterable[Any], output: OutputSpec) -> None:
+        super().__init__(inputs, output)
+        self._digests = ItemDigests()
+        self._n = 0
+        self._last = 0.0
+
+    def items(self, source: InfoSource) -> Iterator[Any]:
+        """Yield the items after those that an interrupted run of the same call has finished."""
+        from wfl.configset import iter_items
+
+        self.done = self._n = self._skip(iter_items(self._inputs))
+        if self.done:
+            source.skip(self.done)
+        return self._digests.watch(self._rest)
+
+    def _skip(self, items: Iterator[Any]) -> int:
+        """Read past the finished items; start over if they are not what they were."""
+        self._rest = items
+        n = self._found
+        if not n:
+            return 0
+        kept: list[Any] = []
+        count = 0
+        for item in self._digests.watch(islice(items, n)):
+            count += 1
+            if is_one_shot(self._inputs):
+                kept.append(item)
+        if count == n and self._digests.running() == self._output.resumed_digest(n):
+            return n
+        from wfl.configset import iter_items
+
+        self._output.restart()
+        self._digests = ItemDigests()
+        self._rest = chain(kept, items) if is_one_shot(self._inputs) else iter_items(self._inputs)
+        return 0
+
+    def begin(self, task: Task) -> None:
+        """Open the output; see what an interrupted run has left."""
+        self._found = self._output.begin(call_record(task, self._inputs))
+        self._last = time.monotonic()
+
+    def put(self, finished: Done) -> None:
+        super().put(finished)
+        n = len(finished.chunk.paths)
+        self._n += n
+        self._digests.advance(n)
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_CHECKPOINTS:
+            self._output.checkpoint(self._n, self._digests.running())
+            self._last = now
+
+
+@contextlib.contextmanager
+def open_output(output: OutputSpec | ItemResults | None, task: Task, inputs: Iterable[Any]) -> Iterator[Sink]:
+    """Open an output for a call; close it if all goes well, keep what there is for the next run otherwise."""
+    if output is None:
+        yield Sink(inputs)
+    elif isinstance(output, ItemResults):
+        yield _ListSink(inputs, output)
+    else:
+        sink = _SpecSink(inputs, output) if output.files is None else _FileSink(inputs, output)
+        if isinstance(sink, _FileSink):
+            sink.begin(task)
+        else:
+            output.begin(None)
+        try:
+            yield sink
+        except BaseException:
+            output.abort()
+            raise
+        output.close()

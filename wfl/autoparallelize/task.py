@@ -1,0 +1,140 @@
+"""One operation with everything that is the same for all of its items, and the chunks that it is given."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .rng import PER_ITEM_INFO
+
+__all__ = ["Chunk", "Task", "add_note", "describe_items", "name_of", "takes_per_item_info"]
+
+
+@dataclass
+class Chunk:
+    """Consecutive items that go into one call of the operation.
+
+    Attributes
+    ----------
+    number
+        Position among the chunks of the call.
+    first
+        Number of its first item over the whole input.
+    paths
+        Where each item came from (index path, or None).
+    values
+        The items; emptied once they have been sent off.
+    infos
+        Per-item information, or None.
+    """
+
+    number: int
+    first: int
+    paths: list[tuple[int, ...] | None]
+    values: list[Any]
+    infos: list[dict[str, Any]] | None = None
+
+    @property
+    def items(self) -> str:
+        """The items' numbers, for messages."""
+        return describe_items(self.first, len(self.paths))
+
+
+def describe_items(first: int, n: int) -> str:
+    """Return ``item 3`` or ``items 3-7``."""
+    return f"item {first}" if n == 1 else f"items {first}-{first + n - 1}"
+
+
+def name_of(function: Any) -> str:
+    """Return ``module.name`` of any callable, also of partials, methods and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return f"{module}.{name.removesuffix('.op')}"
+
+
+def takes_per_item_info(op: Callable[..., Any]) -> bool:
+    """Return whether the operation has a parameter for per-item information."""
+    try:
+        return PER_ITEM_INFO in inspect.signature(op).parameters
+    except (TypeError, ValueError):  # built-in functions may have no signature
+        return False
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Attach a line to an exception; Python 3.11 shows it below the message."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An operation and the arguments that are the same for all items. Picklable; sent once to each worker."""
+
+    op: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    iterable_arg: int | str = 0
+    initializer: tuple[Any, ...] = (None, [])
+
+    @property
+    def name(self) -> str:
+        """``module.function`` of the operation."""
+        return name_of(self.op)
+
+    def initialize(self) -> None:
+        """Run the initializer, if there is one."""
+        function, args, kwargs = (*self.initializer, (), {})[:3] if len(self.initializer) < 3 else self.initializer
+        if function is not None:
+            function(*args, **(kwargs or {}))
+
+    def run(self, first: int, values: list[Any], infos: list[dict[str, Any]] | None) -> list[Any]:
+        """Call the operation on a list of items and return one result for each of them.
+
+        Raises
+        ------
+        RuntimeError
+            The operation returned another number of results than it got items.
+        """
+        n = len(values)
+        args, kwargs = self.args, self.kwargs
+        if isinstance(self.iterable_arg, str):
+            kwargs = {**kwargs, self.iterable_arg: values}
+        else:
+            args = (*args[: self.iterable_arg], values, *args[self.iterable_arg :])
+        if infos is not None:
+            kwargs = {**kwargs, PER_ITEM_INFO: infos}
+        try:
+            results = self.op(*args, **kwargs)
+        except Exception as error:
+            add_note(error, f"raised by {self.name} for {describe_items(first, n)} of its input")
+            raise
+        return self._checked(results, first, n)
+
+    def _checked(self, results: Any, first: int, n: int) -> list[Any]:
+        if results is None:
+            return [None] * n
+        where = f"for {describe_items(first, n)} of its input"
+        if not isinstance(results, Iterable) or isinstance(results, (str, bytes, Mapping)) or _is_atoms(results):
+            raise RuntimeError(
+                f"{self.name} returned a {type(results).__name__} {where}; it has to return a list with one element "
+                f"(Atoms, a list of Atoms, or None) for each of the {n} items that it gets, or None"
+            )
+        listed = list(results)
+        if len(listed) != n:
+            raise RuntimeError(
+                f"{self.name} got {n} items and returned {len(listed)} results, {where}; it has to return one "
+                "element (Atoms, a list of Atoms, or None) per item"
+            )
+        return listed
+
+
+def _is_atoms(value: Any) -> bool:
+    return hasattr(value, "get_positions")
