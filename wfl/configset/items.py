@@ -1,0 +1,48 @@
+"""What an engine sees of its inputs: values, each with the place its results belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wfl.configset.inputs import ConfigSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Item", "iter_items"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input of an operation.
+
+    Attributes
+    ----------
+    path
+        Index path of the place of its results; None if they are to be appended in order.
+    value
+        The input: `Atoms`, a `ConfigSet` from :meth:`ConfigSet.groups`, or anything else.
+    """
+
+    path: tuple[int, ...] | None
+    value: Any
+
+
+def iter_items(inputs: Iterable[Any]) -> Iterator[Item]:
+    """Yield the inputs of an operation in order, streaming files, and without writing into the caller's objects.
+
+    Parameters
+    ----------
+    inputs
+        A `ConfigSet` gives its configurations with their locations; a single `Atoms` is an iterable of one; of any
+        other iterable each value is one input, without a location unless it is a `ConfigSet` from `groups()`.
+    """
+    if isinstance(inputs, ConfigSet):
+        for path, atoms in inputs._walk():
+            yield Item(path, atoms)
+    elif hasattr(inputs, "get_positions"):
+        yield Item(None, inputs)
+    else:
+        for value in inputs:
+            yield Item(value._enclosing if isinstance(value, ConfigSet) else None, value)
