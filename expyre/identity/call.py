@@ -1,0 +1,177 @@
+"""The key of a call."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from expyre.errors import ConfigError, KeyUnstableError
+from expyre.identity.code import CodeCollector
+from expyre.identity.encoder import Encoder, Unstable, kind_of, same_kinds
+from expyre.identity.model import MAX_PARTS, VERSION, Identity, Part
+from expyre.identity.summary import summarise
+
+POLICIES: Final = ("off", "self", "reachable")
+_DEPTH: Final = 3
+_WIDTH: Final = 40
+
+
+def identify(
+    function: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    ignore: Collection[int | str] = (),
+    files: Sequence[str | os.PathLike[str]] = (),
+    root: Path | None = None,
+    policy: str | None = None,
+) -> Identity:
+    """Return the identity of a call: equal for equal values, code and files, in any process.
+
+    Parameters
+    ----------
+    function
+        What is called. Its code and the user's code it reaches enter the key, as ``policy`` says.
+    args, kwargs
+        Its arguments, by value. Positional and keyword arguments are told apart.
+    ignore
+        Positions and keyword names of arguments that stay out of the key.
+    files
+        Input files, globs and directories, relative to ``root``; their names and contents enter the key.
+    root
+        Where relative names in ``files`` start; default the current directory.
+    policy
+        ``off`` (names only), ``self`` (code of the functions and classes given) or ``reachable`` (also of the user's
+        code they reach, and versions of packages). Default: ``EXPYRE_CODE_HASH``, else ``reachable``.
+
+    Raises
+    ------
+    KeyUnstableError
+        An argument has no stable value; the message names it and the way out.
+    RequestError
+        Input files are missing or cannot be read.
+    ConfigError
+        The policy is not one of the three.
+    """
+    tree = _Tree(Encoder(CodeCollector(check_policy(policy))))
+    tree.add(function, "function")
+    for index, value in enumerate(args):
+        if index not in ignore:
+            tree.add(value, f"args[{index}]", index)
+    for name in sorted(kwargs or ()):
+        if name not in ignore:
+            tree.add(kwargs[name], f"kwargs[{name!r}]", name)  # type: ignore[index]
+    return tree.identity()
+
+
+def digest(value: Any, *, path: str = "value", policy: str | None = None) -> str:
+    """Return the digest (64 hex characters) of a value and of the code it brings along.
+
+    Parameters
+    ----------
+    value
+        Anything with a stable value.
+    path
+        What to call the value in the message if it has none.
+    policy
+        As in :func:`identify`.
+
+    Raises
+    ------
+    KeyUnstableError
+        Something in the value has no stable value.
+    """
+    encoder = Encoder(CodeCollector(check_policy(policy)))
+    result = _stable(encoder, value, path, None)
+    if not encoder.code.units:
+        return result.hex()
+    total = hashlib.sha256(result)
+    for name, (unit, _) in sorted(encoder.code.units.items()):
+        total.update(b"%d:%s%s" % (len(name.encode()), name.encode(), unit))
+    return total.hexdigest()
+
+
+def check_policy(policy: str | None) -> str:
+    """Return how code enters the key, by default what ``EXPYRE_CODE_HASH`` says.
+
+    Raises
+    ------
+    ConfigError
+        There is no such policy.
+    """
+    source = "policy" if policy is not None else "EXPYRE_CODE_HASH"
+    chosen = policy if policy is not None else os.environ.get(source) or "reachable"
+    if chosen not in POLICIES:
+        raise ConfigError(f"{source} is {chosen!r}; it must be one of {', '.join(POLICIES)}")
+    return chosen
+
+
+def _stable(encoder: Encoder, value: Any, path: str, argument: int | str | None) -> bytes:
+    try:
+        return encoder.digest(value)
+    except Unstable as error:
+        where, kind, reason = path + error.where(), error.kind, error.reason
+    except RecursionError:
+        where, kind, reason = path, type(value).__qualname__, "it is nested too deeply"
+    way = "" if argument is None else f", or leave the argument out of the key with hash_ignore=[{argument!r}]"
+    raise KeyUnstableError(
+        f"{where} (a {kind}) has no stable value to make a key of: {reason}. Pass plain values it can be made of{way}."
+    )
+
+
+class _Tree:
+    """Digests of the values of a call; small containers and objects are split into named parts."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.total = hashlib.sha256(VERSION.encode())
+        self.parts: list[Part] = []
+
+    def add(self, value: Any, path: str, argument: int | str | None = None) -> None:
+        self.enter(path, self._node(value, path, argument, _DEPTH), None)
+
+    def enter(self, path: str, digest: bytes, summary: str | None) -> None:
+        name = path.encode("utf-8", "surrogatepass")
+        self.total.update(b"%d:%s%s" % (len(name), name, digest))
+        if summary is not None:
+            self.parts.append(Part(path, digest.hex()[:16], summary))
+
+    def _node(self, value: Any, path: str, argument: int | str | None, depth: int) -> bytes:
+        children = _children(value) if depth else None
+        if children is None:
+            digest = _stable(self.encoder, value, path, argument)
+            self.parts.append(Part(path, digest.hex()[:16], summarise(value)))
+            return digest
+        place = len(self.parts)
+        total = hashlib.sha256(b"%d:%s" % (len(children), type(value).__name__.encode()))
+        for step, child in children:
+            total.update(b"%d:%s" % (len(step.encode()), step.encode()))
+            total.update(self._node(child, path + step, argument, depth - 1))
+        digest = total.digest()
+        if len(self.parts) - place > _WIDTH:
+            del self.parts[place:]
+        self.parts.insert(place, Part(path, digest.hex()[:16], summarise(value)))
+        return digest
+
+    def identity(self) -> Identity:
+        for name, (unit, summary) in sorted(self.encoder.code.units.items()):
+            self.enter(name, unit, summary)
+        key = base64.urlsafe_b64encode(self.total.digest()).decode("ascii")
+        return Identity(f"{VERSION}:{key}", tuple(self.parts[:MAX_PARTS]))
+
+
+def _children(value: Any) -> list[tuple[str, Any]] | None:
+    """Return the named parts of a small container, None for a value that is one part."""
+    cls = type(value)
+    if cls is dict and 0 < len(value) <= _WIDTH and kind_of(value) is str:
+        return [(f"[{str(name)!r}]", value[name]) for name in sorted(value)]
+    if (cls is tuple or cls is list) and 0 < len(value) <= 8 and not same_kinds(set(map(type, value))) <= _SCALARS:
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    return None
+
+
+_SCALARS: Final = {int, float, str, bool, bytes, type(None)}
