@@ -1,0 +1,96 @@
+"""``xpr cancel``, ``hold`` and ``release``: what a user tells the queue about jobs, one command per system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from expyre.cli.ask import confirm_if_watched, refuse_without_filter
+from expyre.cli.filters import Selection, selects
+from expyre.cli.output import Screen, warn
+from expyre.cli.session import Session, by_system, pass_session
+from expyre.errors import ExPyReError
+from expyre.states import GROUPS
+
+if TYPE_CHECKING:
+    from expyre.jobsdb import JobRow
+    from expyre.system import System
+
+__all__ = ["cancel", "cancel_jobs", "hold", "release"]
+
+_Order = Callable[["System", Sequence[str]], object]
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+@click.command()
+@_yes
+@selects(default_status="ongoing")
+@pass_session
+def cancel(session: Session, selection: Selection, yes: bool) -> None:
+    """Take jobs out of the queue; those that run are stopped."""
+    _order(session, selection, yes, "cancel", lambda system, ids: system.scheduler.cancel(ids))
+
+
+@click.command()
+@_yes
+@selects(default_status="ongoing")
+@pass_session
+def hold(session: Session, selection: Selection, yes: bool) -> None:
+    """Keep queued jobs from starting until they are released."""
+    _order(session, selection, yes, "hold", lambda system, ids: system.scheduler.hold(ids))
+
+
+@click.command()
+@_yes
+@selects(default_status="ongoing")
+@pass_session
+def release(session: Session, selection: Selection, yes: bool) -> None:
+    """Let held jobs start."""
+    _order(session, selection, yes, "release", lambda system, ids: system.scheduler.release(ids))
+
+
+def _order(session: Session, selection: Selection, yes: bool, verb: str, order: _Order) -> None:
+    refuse_without_filter(selection.given, verb)
+    rows = list(selection.rows(session))
+    there = [row for row in rows if row.remote_id and row.status in GROUPS["ongoing"]]
+    if len(there) < len(rows):
+        warn(f"{len(rows) - len(there)} of {len(rows)} jobs are not in a queue: nothing to {verb}")
+    if not there:
+        warn(f"No jobs to {verb}")
+        return
+    confirm_if_watched(f"{verb.capitalize()} {len(there)} jobs?", yes)
+    if not _give(session, there, verb, order):
+        raise click.exceptions.Exit(1)
+
+
+def _give(session: Session, rows: Sequence[JobRow], verb: str, order: _Order) -> bool:
+    """Give an order to every system concerned; report, and return whether all took it."""
+    told = 0
+    for name, here in by_system(rows).items():
+        try:
+            order(session.system(name), [str(row.remote_id) for row in here])
+        except ExPyReError as exc:
+            warn(f"{Screen.current().bold(name)}: {exc}")
+        else:
+            note_all(session, here, f"xpr {verb}")
+            told += len(here)
+    warn(f"{verb}: {told} of {len(rows)} jobs (`xpr sync` fetches what came of it)")
+    return told == len(rows)
+
+
+def note_all(session: Session, rows: Sequence[JobRow], note: str) -> None:
+    """Write a note into the history of jobs."""
+    from expyre.jobsdb import Change
+
+    session.record.step([Change(row.id, note=note) for row in rows])
+
+
+def cancel_jobs(session: Session, rows: Sequence[JobRow]) -> None:
+    """Cancel the jobs among rows that may be in a queue; a job that cannot be cancelled is reported."""
+    for name, here in by_system([row for row in rows if row.remote_id and row.status in GROUPS["ongoing"]]).items():
+        try:
+            session.system(name).scheduler.cancel([str(row.remote_id) for row in here])
+        except ExPyReError as exc:
+            warn(f"{name}: not cancelled: {exc}")

@@ -1,0 +1,95 @@
+"""``xpr rm``: jobs out of the record, with or without their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from expyre.cli.ask import accepted, refuse_without_filter
+from expyre.cli.filters import Selection, selects
+from expyre.cli.output import warn
+from expyre.cli.queue import cancel_jobs
+from expyre.cli.session import Session, pass_session
+from expyre.cli.text import clean
+from expyre.errors import ExPyReError
+from expyre.states import STARTED, SUBMITTED
+
+if TYPE_CHECKING:
+    from expyre.jobsdb import JobRow
+
+__all__ = ["describe", "rm"]
+
+
+@click.command()
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-c", "--clean", "wipe", is_flag=True, help="Cancel the jobs and remove their files everywhere.")
+@selects()
+@pass_session
+def rm(session: Session, selection: Selection, yes: bool, wipe: bool) -> None:
+    """Remove jobs from the record.
+
+    With --clean jobs are cancelled and their directories removed first; without it, files stay and jobs that run go
+    on running, known to nobody.
+    """
+    refuse_without_filter(selection.given, "rm")
+    rows = list(selection.rows(session))
+    chosen = [row for row in rows if yes or accepted(f'Delete "{describe(row)}"')]
+    if not chosen:
+        warn("No jobs removed")
+        return
+    gone = _wipe(session, chosen) if wipe else _leave(session, chosen)
+    for row in gone:
+        session.record.remove(row.id)
+    warn(f"Removed {len(gone)} of {len(rows)} jobs from the record")
+    if len(gone) < len(chosen):
+        raise click.exceptions.Exit(1)
+
+
+def describe(row: JobRow) -> str:
+    """Return a job in one line."""
+    where = f"system={row.system} remote_id={row.remote_id}"
+    return f"{row.id} {where} status={row.status} stage_dir={row.from_dir}"
+
+
+def _wipe(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
+    """Cancel jobs and remove their files; return those of which nothing is left."""
+    cancel_jobs(session, rows)
+    gone = []
+    for row in rows:
+        try:
+            session.jobs([row])[0].clean(wipe=True)
+        except (ExPyReError, OSError, KeyError) as exc:
+            warn(f"{clean(row.id)} stays in the record, its files could not be removed: {exc}")
+        else:
+            gone.append(row)
+    return gone
+
+
+def _leave(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
+    """Say what a removal from the record alone leaves behind; return all rows."""
+    running = [row for row in rows if row.status in (SUBMITTED, STARTED)]
+    if running:
+        listed = ", ".join(f"{row.remote_id}@{row.system}" for row in running[:5])
+        more = ", …" if len(running) > 5 else ""
+        warn(f"warning: {len(running)} jobs are still in a queue and go on ({listed}{more}); rm -c cancels them")
+    left = [line for row in rows for line in _left(session, row)]
+    if left:
+        click.echo("\n".join([*left, "These files stay; `xpr rm -c` removes them together with the jobs."]))
+    return list(rows)
+
+
+def _left(session: Session, row: JobRow) -> list[str]:
+    directory = Path(row.from_dir or "")
+    lines = [f"would remove {clean(str(directory))}"] if row.from_dir and directory.is_dir() else []
+    if row.system is None or row.remote_id is None:
+        return lines
+    try:
+        system = session.system(row.system)
+    except ExPyReError:
+        return lines
+    if system.remote_rundir is not None:
+        lines.append(f"would remove {clean(system.job_dir(directory))} on {system.host or 'this machine'}")
+    return lines
