@@ -1,0 +1,1 @@
+"""Calculators: one call is one evaluated configuration."""
