@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expyre import states
-from expyre.jobsdb import filters
+from expyre.jobsdb import filters, paging
 from expyre.jobsdb.rows import COLUMNS, readable_time
 
 if TYPE_CHECKING:
@@ -119,13 +119,9 @@ class ClassicMethods:
         """
         for word in [status] if isinstance(status, str) else status or []:
             _need_status(word, *states.GROUPS)
-        condition, values = filters.where(status=status, id=id, name=name, system=system)
-        return (_as_dict(row[1 : len(COLUMNS) + 1], readable) for row in self._pages(condition, values, None, False))
-
-    def _pages(
-        self, condition: str, values: list[str], limit: int | None, newest_first: bool
-    ) -> Iterator[tuple[Any, ...]]:
-        raise NotImplementedError
+        chosen = filters.where(status=status, id=id, name=name, system=system)
+        rows = paging.pages(self._connections, chosen, select=paging.COLUMNS_ONLY)
+        return (_as_dict(row, readable) for row in rows)
 
     def __str__(self) -> str:
         names = " ".join(self.columns)

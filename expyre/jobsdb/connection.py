@@ -104,6 +104,7 @@ class Connections:
         connection = sqlite3.connect(
             name, uri=True, timeout=self.patience, isolation_level=None, check_same_thread=False, cached_statements=256
         )
+        connection.execute("PRAGMA cache_size = -16000")  # kB: lookups by hash are spread over the whole index
         connection.create_function("REGEXP", 2, _regexp, deterministic=True)
         return connection
 

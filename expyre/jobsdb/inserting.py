@@ -49,7 +49,7 @@ def _owner(connection: sqlite3.Connection, pair: _Pair, owners: dict[_Pair, str]
         return None
     if pair in owners:
         return owners[pair]
-    found = connection.execute("SELECT id FROM live WHERE scope = ? AND key = ?", pair).fetchone()
+    found = connection.execute(_LIVE, pair).fetchone()
     return None if found is None else str(found[0])
 
 
@@ -58,8 +58,7 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[NewJob], blobs: dict[
     _refuse_known(connection, rows)
     connection.executemany(_DETAILS, [_details(row, now) for row in rows])
     connection.executemany(_JOBS, [_job(row, int(now)) for row in rows])
-    parts = [(row.id, blobs[row.id]) for row in rows if row.id in blobs]
-    connection.executemany("INSERT INTO parts VALUES (?, ?)", parts)
+    connection.executemany(_PARTS, [(blobs[row.id], row.id) for row in rows if row.id in blobs])
 
 
 def _refuse_known(connection: sqlite3.Connection, rows: Sequence[NewJob]) -> None:
@@ -69,6 +68,8 @@ def _refuse_known(connection: sqlite3.Connection, rows: Sequence[NewJob]) -> Non
         raise ValueError(f"the record already has a job {', '.join(map(repr, known))}")
 
 
+_LIVE: Final = "SELECT id FROM live WHERE scope = ? AND key = ? ORDER BY position LIMIT 1"
+_PARTS: Final = "INSERT INTO parts SELECT num, ? FROM details WHERE id = ?"
 _JOBS: Final = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 _DETAILS: Final = """
 INSERT INTO details (id, scope, key, func, submit_state, "partition", resources, hmac_key, num_cores, t_created)

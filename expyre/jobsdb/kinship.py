@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 _CANDIDATES: Final = 200
 
 
-def unpack(blob: bytes) -> Identity:
-    """Return the parts of a key from their compressed form."""
+def parts(connection: sqlite3.Connection, id: str) -> Identity | None:
+    """Return what entered the key of a job."""
+    sql = "SELECT blob FROM parts WHERE num = (SELECT num FROM details WHERE id = ?)"
+    found = connection.execute(sql, (id,)).fetchone()
+    return None if found is None else _unpack(found[0])
+
+
+def _unpack(blob: bytes) -> Identity:
     from expyre.identity import Identity
 
     return Identity.from_json(zlib.decompress(blob).decode())
@@ -23,14 +29,14 @@ def unpack(blob: bytes) -> Identity:
 
 def nearest(connection: sqlite3.Connection, row: JobRow) -> tuple[JobRow, Identity] | None:
     """Return the earlier job that differs least; see `JobsDB.nearest`."""
-    own = connection.execute("SELECT blob FROM parts WHERE id = ?", (row.id,)).fetchone()
-    mine = None if own is None else _digests(unpack(own[0]))
+    own = parts(connection, row.id)
+    mine = None if own is None else _digests(own)
     best: tuple[int, str, Identity] | None = None
     for id, blob in connection.execute(_EARLIER, {"id": row.id, "limit": _CANDIDATES}):
-        parts = unpack(blob)
-        distance = 0 if mine is None else len(mine ^ _digests(parts))
+        other = _unpack(blob)
+        distance = 0 if mine is None else len(mine ^ _digests(other))
         if best is None or distance < best[0]:
-            best = distance, id, parts
+            best = distance, id, other
     if best is None:
         return None
     return JobRow(*connection.execute(f"{SELECT} WHERE j.id = ?", (best[1],)).fetchone()), best[2]
@@ -40,9 +46,9 @@ _EARLIER: Final = """
 SELECT d.id, parts.blob
 FROM details AS mine
 JOIN details AS d ON d.func = mine.func
-JOIN parts ON parts.id = d.id
-WHERE mine.id = :id AND d.rowid < mine.rowid AND d.key IS NOT mine.key AND d.t_created IS NOT mine.t_created
-ORDER BY d.rowid DESC LIMIT :limit
+JOIN parts ON parts.num = d.num
+WHERE mine.id = :id AND d.num < mine.num AND d.key IS NOT mine.key AND d.t_created IS NOT mine.t_created
+ORDER BY d.num DESC LIMIT :limit
 """
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from expyre import states
 from expyre.errors import JobNotFoundError
-from expyre.jobsdb import filters, inserting, kinship, rescue, stepping, submission
+from expyre.jobsdb import filters, inserting, kinship, paging, rescue, stepping, submission
 from expyre.jobsdb.classic import ClassicMethods
 from expyre.jobsdb.connection import Connections
 from expyre.jobsdb.rows import COLUMNS, SELECT, Change, JobRow, NewJob
@@ -18,7 +18,16 @@ from expyre.jobsdb.rows import COLUMNS, SELECT, Change, JobRow, NewJob
 if TYPE_CHECKING:
     from expyre.identity import Identity
 
-_PAGE = 500
+_LIVE = f"{SELECT} WHERE j.rowid = (SELECT position FROM live WHERE scope = ? AND key = ? ORDER BY position LIMIT 1)"
+_HISTORY = """
+SELECT time, status, remote_status, note FROM (
+    SELECT 0 AS seq, t_created AS time, :created AS status, NULL AS remote_status, NULL AS note
+    FROM details WHERE id = :id
+    UNION ALL
+    SELECT seq, time, status, remote_status, note FROM history
+    WHERE num = (SELECT num FROM details WHERE id = :id)
+) ORDER BY seq
+"""
 
 
 class JobsDB(ClassicMethods):
@@ -105,8 +114,7 @@ class JobsDB(ClassicMethods):
 
     def find_live(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """Return, by (scope, key), the jobs that can still produce results; pairs without one are left out."""
-        sql = f"{SELECT} JOIN live ON live.id = j.id WHERE live.scope = ? AND live.key = ?"
-        return {pair: JobRow(*row) for pair, row in self._fetch_each(sql, pairs)}
+        return {pair: JobRow(*row) for pair, row in self._fetch_each(_LIVE, pairs)}
 
     def rows(self, ids: Iterable[str]) -> dict[str, JobRow]:
         """Return jobs by id; ids that the record does not have are left out."""
@@ -222,8 +230,7 @@ class JobsDB(ClassicMethods):
     def parts(self, id: str) -> Identity | None:
         """Return what entered the key of a job, if it was recorded."""
         with self._connections.reading() as connection:
-            found = connection.execute("SELECT blob FROM parts WHERE id = ?", (id,)).fetchone()
-        return None if found is None else kinship.unpack(found[0])
+            return kinship.parts(connection, id)
 
     def nearest(self, id: str) -> tuple[JobRow, Identity] | None:
         """Return the earlier job of the same function, with another key, that differs least from a job.
@@ -271,23 +278,9 @@ class JobsDB(ClassicMethods):
         ValueError
             Unknown status or bad regular expression.
         """
-        condition, values = filters.where(status=status, id=id, name=name, system=system)
-        return (JobRow(*row[1:]) for row in self._pages(condition, values, limit, newest_first))
-
-    def _pages(
-        self, condition: str, values: list[str], limit: int | None, newest_first: bool
-    ) -> Iterator[tuple[Any, ...]]:
-        compare, order, last = ("<", "DESC", 2**62) if newest_first else (">", "ASC", -1)
-        select = SELECT.replace("SELECT ", "SELECT j.rowid, ", 1)
-        sql = f"{select} WHERE {condition} AND j.rowid {compare} ? ORDER BY j.rowid {order} LIMIT ?"
-        left = 2**62 if limit is None else limit
-        while left > 0:
-            with self._connections.reading() as connection:
-                page = connection.execute(sql, (*values, last, min(left, _PAGE))).fetchall()
-            yield from page
-            if len(page) < _PAGE:
-                return
-            left, last = left - len(page), page[-1][0]
+        chosen = filters.where(status=status, id=id, name=name, system=system)
+        rows = paging.pages(self._connections, chosen, limit=limit, newest_first=newest_first)
+        return (JobRow(*row) for row in rows)
 
     def counts(self) -> dict[tuple[str | None, str], int]:
         """Return how many jobs there are by (system, status)."""
@@ -296,10 +289,12 @@ class JobsDB(ClassicMethods):
         return {(system, status): number for system, status, number in found}
 
     def history(self, id: str) -> list[tuple[float, str | None, str | None, str | None]]:
-        """Return what happened to a job: (seconds since 1970, status, remote status, note), oldest first."""
-        sql = "SELECT time, status, remote_status, note FROM history WHERE id = ? ORDER BY seq"
+        """Return what happened to a job: (seconds since 1970, status, remote status, note), oldest first.
+
+        The first line is the job's creation; changes that older programs make are there without notes.
+        """
         with self._connections.reading() as connection:
-            return connection.execute(sql, (id,)).fetchall()
+            return connection.execute(_HISTORY, {"id": id, "created": states.CREATED}).fetchall()
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Write a checked copy of the record as it is at this moment; others may go on using it.
@@ -325,5 +320,3 @@ class JobsDB(ClassicMethods):
             A process of this machine holds the lock, or no readable copy could be made; nothing was replaced.
         """
         rescue.unlock(self._connections, force)
-
-

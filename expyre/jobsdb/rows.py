@@ -34,7 +34,7 @@ class JobRow:
     resources
         What was asked for, as JSON text; see `resources_dict`.
     tries
-        How often the job was submitted.
+        How often the job was tried again; whoever tries again counts.
     unknown_since
         Since when the queue system has not known the job.
     reason, end_detail, exit_code
@@ -167,5 +167,3 @@ def as_text(value: Any) -> Any:
 def readable_time(seconds: int | None) -> str | None:
     """Return local time as ``YYYY-mm-dd HH:MM:SS``."""
     return None if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-

@@ -97,10 +97,13 @@ def _write_notes(connection: sqlite3.Connection, done: list[_Done]) -> None:
 
 _MOVE: Final = "UPDATE jobs SET status = ?, system = ?, remote_id = ?, remote_status = ?, status_time = ? WHERE id = ?"
 _STAY: Final = "UPDATE jobs SET system = ?, remote_id = ?, remote_status = ? WHERE id = ?"
-_NOTE: Final = "UPDATE history SET note = ? WHERE seq = (SELECT max(seq) FROM history WHERE id = ?)"
+_NOTE: Final = """
+UPDATE history SET note = ?
+WHERE seq = (SELECT max(seq) FROM history WHERE num = (SELECT num FROM details WHERE id = ?))
+"""
 _NOTE_ALONE: Final = """
-INSERT INTO history (time, note, id, status, remote_status)
-SELECT ?, ?, id, status, remote_status FROM jobs WHERE id = ?
+INSERT INTO history (time, note, num, status, remote_status)
+SELECT ?, ?, d.num, j.status, j.remote_status FROM jobs AS j JOIN details AS d ON d.id = j.id WHERE j.id = ?
 """
 
 

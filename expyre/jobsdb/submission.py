@@ -44,7 +44,7 @@ _LOOK: Final = """
 SELECT j.status, d.submit_state, d.owner, d.t_claimed FROM jobs AS j JOIN details AS d ON d.id = j.id WHERE j.id = ?
 """
 _CLAIM: Final = """
-UPDATE details SET submit_state = 'submitting', token = ?, owner = ?, t_claimed = ?, tries = tries + 1 WHERE id = ?
+UPDATE details SET submit_state = 'submitting', token = ?, owner = ?, t_claimed = ? WHERE id = ?
 """
 _TAKE_OVER: Final = "UPDATE details SET owner = ?, t_claimed = ? WHERE id = ?"
 
@@ -86,4 +86,4 @@ def release(connection: sqlite3.Connection, ids: Sequence[str], owner: str | Non
     connection.executemany(sql, [(id, owner, owner) for id in ids])
 
 
-_GIVE_BACK: Final = "submit_state = NULL, owner = NULL, token = NULL, t_claimed = NULL, tries = max(tries - 1, 0)"
+_GIVE_BACK: Final = "submit_state = NULL, owner = NULL, token = NULL, t_claimed = NULL"

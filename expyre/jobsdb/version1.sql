@@ -6,7 +6,8 @@ CREATE INDEX jobs_by_status ON jobs (status);
 CREATE INDEX jobs_by_system ON jobs (system, status);
 
 CREATE TABLE details (
-    id            TEXT PRIMARY KEY NOT NULL,
+    num           INTEGER PRIMARY KEY,
+    id            TEXT NOT NULL UNIQUE,        -- of the row in the jobs table
     scope         TEXT,                        -- jobs of one scope and key are one job
     key           TEXT,                        -- "k1:..." content key; "k0:..." of jobs that older programs made
     func          TEXT,                        -- dotted name of the function
@@ -17,12 +18,12 @@ CREATE TABLE details (
     "partition"   TEXT,
     resources     TEXT,                        -- JSON
     hmac_key      BLOB,
-    tries         INTEGER NOT NULL DEFAULT 0,  -- submissions so far
+    tries         INTEGER NOT NULL DEFAULT 0,  -- how often it was tried again
     unknown_since REAL,                        -- the queue has not known the job since
     reason        TEXT,                        -- why it died
     end_detail    TEXT,
     exit_code     INTEGER,
-    t_created     REAL,
+    t_created     REAL,                        -- seconds since 1970, as all times
     t_submitted   REAL,
     t_started     REAL,
     t_ended       REAL,
@@ -34,27 +35,26 @@ CREATE INDEX details_by_func ON details (func);
 
 -- What entered the key of a job, zlib-compressed JSON.
 CREATE TABLE parts (
-    id   TEXT PRIMARY KEY NOT NULL,
+    num  INTEGER PRIMARY KEY,                  -- of the row in details
     blob BLOB NOT NULL
-) WITHOUT ROWID;
+);
 
--- The one job of each scope and key whose status can still produce results.
-CREATE TABLE live (
-    scope TEXT NOT NULL,
-    key   TEXT NOT NULL,
-    id    TEXT NOT NULL,
-    PRIMARY KEY (scope, key)
-) WITHOUT ROWID;
-
+-- What happened to a job after it was created.
 CREATE TABLE history (
     seq           INTEGER PRIMARY KEY,
-    id            TEXT NOT NULL,
+    num           INTEGER NOT NULL,            -- of the row in details
     time          REAL NOT NULL,
     status        TEXT,
     remote_status TEXT,
     note          TEXT
 );
-CREATE INDEX history_by_id ON history (id);
+CREATE INDEX history_by_num ON history (num);
+
+-- Jobs that can still produce results. Of one scope and key there is one, unless an older program made another.
+CREATE VIEW live AS
+SELECT d.scope, d.key, j.id, j.rowid AS position
+FROM details AS d CROSS JOIN jobs AS j ON j.id = d.id
+WHERE j.status IN ('created', 'submitted', 'started', 'succeeded', 'died');
 
 -- Ids that older programs made are <name>_<hash, 44 characters, ends with =>_<8 characters>.
 CREATE VIEW older_keys AS
@@ -68,15 +68,8 @@ SELECT jobs.id, older_keys.scope, older_keys.key,
        CASE WHEN jobs.status <> 'created' THEN 'submitted' END, jobs.creation_time
 FROM jobs LEFT JOIN older_keys ON older_keys.id = jobs.id
 WHERE jobs.id IS NOT NULL
-GROUP BY jobs.id;
-
-INSERT INTO live (scope, key, id)
-SELECT scope, key, id FROM (
-    SELECT d.scope, d.key, d.id, min(jobs.rowid)
-    FROM jobs JOIN details AS d ON d.id = jobs.id
-    WHERE d.key IS NOT NULL AND jobs.status IN ('created', 'submitted', 'started', 'succeeded', 'died')
-    GROUP BY d.scope, d.key
-);
+GROUP BY jobs.id
+ORDER BY min(jobs.rowid);
 
 CREATE TRIGGER jobs_added AFTER INSERT ON jobs WHEN NEW.id IS NOT NULL
 BEGIN
@@ -84,20 +77,14 @@ BEGIN
     SELECT NEW.id, (SELECT scope FROM older_keys WHERE id = NEW.id), (SELECT key FROM older_keys WHERE id = NEW.id),
            CASE WHEN NEW.status <> 'created' THEN 'submitted' END, NEW.creation_time
     WHERE NOT EXISTS (SELECT 1 FROM details WHERE id = NEW.id);
-    INSERT INTO live (scope, key, id)
-    SELECT d.scope, d.key, d.id FROM details AS d
-    WHERE d.id = NEW.id AND d.scope IS NOT NULL AND d.key IS NOT NULL
-      AND NEW.status IN ('created', 'submitted', 'started', 'succeeded', 'died')
-      AND NOT EXISTS (SELECT 1 FROM live WHERE live.scope = d.scope AND live.key = d.key);
-    INSERT INTO history (id, time, status, remote_status)
-    VALUES (NEW.id, (julianday('now') - 2440587.5) * 86400.0, NEW.status, NEW.remote_status);
 END;
 
 CREATE TRIGGER jobs_changed AFTER UPDATE OF status, remote_status ON jobs
 WHEN NEW.status IS NOT OLD.status OR NEW.remote_status IS NOT OLD.remote_status
 BEGIN
-    INSERT INTO history (id, time, status, remote_status)
-    SELECT NEW.id, (julianday('now') - 2440587.5) * 86400.0, NEW.status, NEW.remote_status WHERE NEW.id IS NOT NULL;
+    INSERT INTO history (num, time, status, remote_status)
+    SELECT num, (julianday('now') - 2440587.5) * 86400.0, NEW.status, NEW.remote_status
+    FROM details WHERE id = NEW.id;
 END;
 
 -- A job that is queued again after it ran keeps the time of its submission; a late end moves the end.
@@ -124,47 +111,16 @@ BEGIN
     WHERE id = NEW.id;
 END;
 
-CREATE TRIGGER jobs_lived AFTER UPDATE OF status ON jobs
-WHEN (coalesce(NEW.status, '') IN ('created', 'submitted', 'started', 'succeeded', 'died'))
-  <> (coalesce(OLD.status, '') IN ('created', 'submitted', 'started', 'succeeded', 'died'))
-BEGIN
-    DELETE FROM live
-    WHERE scope = (SELECT scope FROM details WHERE id = NEW.id) AND key = (SELECT key FROM details WHERE id = NEW.id)
-      AND id = NEW.id AND coalesce(NEW.status, '') NOT IN ('created', 'submitted', 'started', 'succeeded', 'died');
-    INSERT INTO live (scope, key, id)
-    SELECT d.scope, d.key, d.id
-    FROM details AS mine
-    JOIN details AS d ON d.scope = mine.scope AND d.key = mine.key
-    JOIN jobs AS j ON j.id = d.id
-    WHERE mine.id = NEW.id AND j.status IN ('created', 'submitted', 'started', 'succeeded', 'died')
-      AND NOT EXISTS (SELECT 1 FROM live WHERE live.scope = mine.scope AND live.key = mine.key)
-    ORDER BY j.rowid LIMIT 1;
-END;
-
 CREATE TRIGGER jobs_removed AFTER DELETE ON jobs WHEN NOT EXISTS (SELECT 1 FROM jobs WHERE id = OLD.id)
 BEGIN
-    DELETE FROM live
-    WHERE scope = (SELECT scope FROM details WHERE id = OLD.id) AND key = (SELECT key FROM details WHERE id = OLD.id)
-      AND id = OLD.id;
-    INSERT INTO live (scope, key, id)
-    SELECT d.scope, d.key, d.id
-    FROM details AS mine
-    JOIN details AS d ON d.scope = mine.scope AND d.key = mine.key
-    JOIN jobs AS j ON j.id = d.id
-    WHERE mine.id = OLD.id AND j.status IN ('created', 'submitted', 'started', 'succeeded', 'died')
-      AND NOT EXISTS (SELECT 1 FROM live WHERE live.scope = mine.scope AND live.key = mine.key)
-    ORDER BY j.rowid LIMIT 1;
+    DELETE FROM parts WHERE num = (SELECT num FROM details WHERE id = OLD.id);
+    DELETE FROM history WHERE num = (SELECT num FROM details WHERE id = OLD.id);
     DELETE FROM details WHERE id = OLD.id;
-    DELETE FROM parts WHERE id = OLD.id;
-    DELETE FROM history WHERE id = OLD.id;
 END;
 
 CREATE TRIGGER jobs_renamed AFTER UPDATE OF id ON jobs WHEN NEW.id IS NOT OLD.id
 BEGIN
-    UPDATE live SET id = NEW.id WHERE id = OLD.id;
     UPDATE details SET id = NEW.id WHERE id = OLD.id;
-    UPDATE parts SET id = NEW.id WHERE id = OLD.id;
-    UPDATE history SET id = NEW.id WHERE id = OLD.id;
 END;
 
 PRAGMA user_version = 1;
