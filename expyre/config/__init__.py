@@ -29,6 +29,7 @@ __all__ = ["Project", "init", "project", "update_dict_leaves"]  # not the view: 
 _VIEW = {"local_stage_dir": "stage_dir", "systems": "systems", "db": "record"}
 _lock = threading.Lock()
 _current: Project | None = None
+_own: dict[str, Any] = {}  # what the project itself has where the view was assigned to
 
 
 def project() -> Project:
@@ -65,6 +66,7 @@ def init(root_dir: str | os.PathLike[str], verbose: bool = False) -> None:
     found = Project.discover(root_dir, verbose=verbose)
     with _lock:
         _current = found
+        _own.clear()
 
 
 class _ConfigModule(ModuleType):
@@ -81,7 +83,15 @@ class _ConfigModule(ModuleType):
         if name not in _VIEW:
             super().__setattr__(name, value)
         elif _current is not None or value is not None:
+            _own.setdefault(name, getattr(project(), _VIEW[name]))
             setattr(project(), _VIEW[name], value)
+
+    def __delattr__(self, name: str) -> None:
+        """Take back an assignment to the view."""
+        if name in _own:
+            setattr(project(), _VIEW[name], _own.pop(name))
+        else:
+            super().__delattr__(name)
 
 
 sys.modules[__name__].__class__ = _ConfigModule

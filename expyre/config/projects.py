@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from expyre.config.check import check_settings
 from expyre.config.files import DIRECTORY_NAMES, Settings, find_directories, home, read_settings
 from expyre.config.merge import DELETE, merge
-from expyre.errors import ConfigError
+from expyre.errors import ConfigError, ExPyReError
 from expyre.node import machine
 from expyre.units import mem_to_kB, time_to_sec
 
@@ -106,8 +106,8 @@ class Project:
         with self._lock:
             if self._systems is None:
                 extra = self.rundir_extra
-                specs = self.raw.get("systems", {})
-                self._systems = {name: _build_system(spec, extra) for name, spec in specs.items() if _is_spec(spec)}
+                specs = {name: spec for name, spec in self.raw.get("systems", {}).items() if isinstance(spec, dict)}
+                self._systems = {name: _build_system(name, spec, extra) for name, spec in specs.items()}
             return self._systems
 
     @systems.setter
@@ -155,11 +155,7 @@ def make_private_directory(path: Path) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
 
 
-def _is_spec(spec: Any) -> bool:
-    return isinstance(spec, dict)
-
-
-def _build_system(spec: dict[str, Any], rundir_extra: str) -> System:
+def _build_system(name: str, spec: dict[str, Any], rundir_extra: str) -> System:
     from expyre.system import System
 
     kwargs = copy.deepcopy(spec)
@@ -167,7 +163,10 @@ def _build_system(spec: dict[str, Any], rundir_extra: str) -> System:
         for node in (kwargs.get(key) or {}).values():
             node["max_time"] = time_to_sec(node["max_time"])
             node["max_mem"] = mem_to_kB(node["max_mem"])
-    return System(**kwargs, rundir_extra=rundir_extra)
+    try:
+        return System(**kwargs, rundir_extra=rundir_extra)
+    except ExPyReError as error:
+        raise ConfigError(f"system {name!r}: {error}") from error
 
 
 def _add_local_system(settings: Settings) -> None:

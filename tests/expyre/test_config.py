@@ -331,7 +331,7 @@ class TestMistakes:
         assert set(Project.discover(write("x", data)).systems) == {"a", "local"}
 
     def test_null_partitions(self, write: Write) -> None:
-        systems = {"a": SYSTEM | {"partitions": None}, "b": {"host": "h", "scheduler": "local", "queues": None}}
+        systems = {"a": SYSTEM | {"partitions": None}, "b": {"host": None, "scheduler": "local", "queues": None}}
         assert set(Project.discover(write("x", {"systems": systems})).systems) == {"a", "b", "local"}
 
 
