@@ -144,12 +144,14 @@ def run_call(call: OpCall) -> ConfigSet | None:
 
 
 def _reuse(call: OpCall, outputs: OutputSpec) -> ConfigSet:
+    from wfl.configset.record import sidecar_path
+
     from .identify import call_record
 
     sys.stderr.write(
         f"Reusing existing output instead of doing {name_of(call.op)} since overwrite=False and output is done\n"
     )
-    if outputs.has_record():
+    if outputs.files and sidecar_path(outputs.files[0]).exists():
         differences = outputs.finished(call_record(call.task, call.inputs))
         if differences:
             _log.warning(

@@ -47,20 +47,19 @@ def make_docstring(doc: str | None, input_iterable_type: str, input_arg: int | s
     names = [entry.arg_name for entry in params]
     position = names.index(input_arg) if input_arg in names else input_arg if isinstance(input_arg, int) else 0
     inputs = [
-        _param("inputs", f"iterable({input_iterable_type})", "input quantities of type " + input_iterable_type),
-        _param("outputs", "OutputSpec or None", "where to write output atomic configs, or None for no output"),
+        _param("inputs", f"iterable({input_iterable_type})", "inputs of type " + input_iterable_type),
+        _param("outputs", "OutputSpec or None", "where the results go; None for no output"),
     ]
     params = [entry for entry in params[:position] + inputs + params[position + 1 :] if entry.arg_name != _HIDDEN]
-    params.append(_param("autopara_info", "AutoparaInfo / dict, optional",
-                         "information for automatic parallelization"))
-    returns = DocstringReturns(["returns"], "output configs", type_name="ConfigSet", is_generator=False,
+    params.append(_param("autopara_info", "AutoparaInfo / dict", "how to split the work and where to run it", True))
+    returns = DocstringReturns(["returns"], "the results", type_name="ConfigSet", is_generator=False,
                                return_name="co")
     parsed.meta[:] = [*params, returns, *rest]
     parsed.style = DocstringStyle.NUMPYDOC
     return str(compose(parsed, style=DocstringStyle.NUMPYDOC))
 
 
-def _param(name: str, type_name: str, description: str) -> Any:
+def _param(name: str, type_name: str, description: str, optional: bool = False) -> Any:
     from docstring_parser.common import DocstringParam
 
-    return DocstringParam(["param", name], description, name, type_name, type_name.endswith("optional"), None)
+    return DocstringParam(["param", name], description, name, type_name, optional, None)

@@ -1,7 +1,7 @@
-"""What a call and its items are, in digests: to take up interrupted runs, and to say why an old output is not this one.
+"""What a call and its items are, in digests: to take up interrupted runs, and to say why an old output is not this.
 
-Nothing here decides about correctness on its own: an interrupted output is only continued if the call and the digests of
-the finished items are the same, so where no digest can be made, nothing is continued.
+Nothing here decides about correctness on its own: an interrupted output is only continued if the call and the digests
+of the finished items are the same, so where no digest can be made, nothing is continued.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ __all__ = ["ItemDigests", "call_record", "inputs_record", "is_one_shot", "item_d
 
 _UNKNOWN = "unknown"
 _LARGE_FILE = 2 * 1024**3
-_KEPT_INFO = "_ConfigSet_loc"
 
 
 def is_one_shot(inputs: Any) -> bool:
@@ -30,10 +29,12 @@ def is_one_shot(inputs: Any) -> bool:
 
 
 def item_digest(value: Any) -> bytes:
-    """Return a digest of one item; 16 bytes, random if the item has no stable value."""
+    """Return a digest of one item, a random one if the item has no stable value."""
     from expyre.errors import KeyUnstableError
     from expyre.identity import digest
 
+    if hasattr(value, "_in_memory"):
+        value = value._in_memory().items
     try:
         return digest(value, path="item").encode()
     except KeyUnstableError:

@@ -83,13 +83,17 @@ class _SpecSink(Sink):
         super().__init__(inputs)
         self._output = output
 
+    def begin(self, task: Task) -> None:
+        """Open the output."""
+        self._output.begin(None)
+
     def put(self, finished: Done) -> None:
         for path, result in zip(finished.chunk.paths, finished.results, strict=True):
             if result is not None:
                 self._output.put(result, path)
 
     def value(self) -> Any:
-        return self._output.to_ConfigSet()
+        return self._output.result()
 
 
 class _FileSink(_SpecSink):
@@ -100,6 +104,7 @@ class _FileSink(_SpecSink):
         self._digests = ItemDigests()
         self._n = 0
         self._last = 0.0
+        self._found = 0
 
     def items(self, source: InfoSource) -> Iterator[Any]:
         """Yield the items after those that an interrupted run of the same call has finished."""
@@ -155,14 +160,24 @@ def open_output(output: OutputSpec | ItemResults | None, task: Task, inputs: Ite
     elif isinstance(output, ItemResults):
         yield _ListSink(inputs, output)
     else:
-        sink = _SpecSink(inputs, output) if output.files is None else _FileSink(inputs, output)
-        if isinstance(sink, _FileSink):
-            sink.begin(task)
-        else:
-            output.begin(None)
+        inputs, empty = _look_ahead(inputs)
+        sink = _SpecSink(inputs, output) if not output.files else _FileSink(inputs, output)
+        if not empty or any(path.exists() for path in output.files or ()):
+            sink.begin(task)  # an output that has begun leaves files, if only empty ones
         try:
             yield sink
         except BaseException:
             output.abort()
             raise
         output.close()
+
+
+def _look_ahead(inputs: Iterable[Any]) -> tuple[Iterable[Any], bool]:
+    """Return the inputs, and whether there are none."""
+    from wfl.configset import iter_items
+
+    if not is_one_shot(inputs):
+        return inputs, next(iter_items(inputs), None) is None
+    iterator = iter(inputs)
+    first = list(islice(iterator, 1))
+    return chain(first, iterator), not first

@@ -66,18 +66,23 @@ def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> 
         from .executor import ExecutorEngine
 
         return ExecutorEngine(executor)
-    from .executor import shared_executor
-
     n = num_python_subprocesses
     if n is None:
         n = number_from_env("WFL_NUM_PYTHON_SUBPROCESSES", "WFL_AUTOPARA_NPOOL")
-    shared = shared_executor(n)
-    if shared is not None:
-        from .executor import ExecutorEngine
+    if _executor_may_be_shared():
+        from .executor import ExecutorEngine, shared_executor
 
-        return ExecutorEngine(shared)
+        shared = shared_executor(n)
+        if shared is not None:
+            return ExecutorEngine(shared)
     if not n or n < 0:
         return SerialEngine()
     from .process import ProcessEngine
 
     return ProcessEngine(n)
+
+
+def _executor_may_be_shared() -> bool:
+    from .. import mpipool_support
+
+    return mpipool_support.wfl_mpipool is not None or bool(os.environ.get("WFL_EXECUTOR", "").strip())

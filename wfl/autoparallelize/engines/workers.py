@@ -197,13 +197,11 @@ class Pool:
             worker.launch()
             worker.set_up(self._blob)
 
-    def replace(self, worker: WorkerProcess) -> tuple[int, str]:
-        """Start a worker in the place of a dead one; return the chunk the dead one had in hand, and how it died."""
-        found = worker.autopsy()
+    def replace(self, worker: WorkerProcess) -> None:
+        """Start a worker in the place of a dead one."""
         new = WorkerProcess(self._lifeline, worker.gpu)
         self.workers[self.workers.index(worker)] = new
         self._start(new)
-        return found
 
     def alive(self) -> bool:
         """Return whether all workers are there."""
