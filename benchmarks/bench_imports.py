@@ -1,7 +1,7 @@
 """Time to import, each against what one would import anyway, in the same run.
 
-Run ``python benchmarks/bench_imports.py [repeats]``. Times are of fresh interpreters, less that of an empty one; the best
-of several, because anything else that runs on the machine can only add to them.
+Run ``python benchmarks/bench_imports.py [repeats]``. Times are of fresh interpreters, less that of an empty one; the
+best of several, because anything else that runs on the machine can only add to them.
 """
 
 from __future__ import annotations
