@@ -137,7 +137,7 @@ def run_call(call: OpCall) -> ConfigSet | None:
     from .planning import is_dry_run, plan_call
 
     if is_dry_run():
-        return plan_call(call, remote_info)
+        return plan_call(call, remote_info, rng)
     if remote_info is not None:
         return _run_remotely(call, remote_info, rng)
     return _run_here(call, rng)

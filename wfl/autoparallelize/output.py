@@ -99,8 +99,9 @@ class _SpecSink(Sink):
 class _FileSink(_SpecSink):
     """Stores results in files, and notes which items they belong to, so that an interrupted run can be taken up."""
 
-    def __init__(self, inputs: Iterable[Any], output: OutputSpec) -> None:
+    def __init__(self, inputs: Iterable[Any], output: OutputSpec, journal: bool) -> None:
         super().__init__(inputs, output)
+        self._journal = journal
         self._digests = ItemDigests()
         self._n = 0
         self._last = 0.0
@@ -113,7 +114,7 @@ class _FileSink(_SpecSink):
         self.done = self._n = self._skip(iter_items(self._inputs))
         if self.done:
             source.skip(self.done)
-        return self._digests.watch(self._rest)
+        return self._digests.watch(self._rest) if self._journal else self._rest
 
     def _skip(self, items: Iterator[Any]) -> int:
         """Read past the finished items; start over if they are not what they were."""
@@ -143,6 +144,8 @@ class _FileSink(_SpecSink):
 
     def put(self, finished: Done) -> None:
         super().put(finished)
+        if not self._journal:
+            return
         n = len(finished.chunk.paths)
         self._n += n
         self._digests.advance(n)
@@ -153,15 +156,20 @@ class _FileSink(_SpecSink):
 
 
 @contextlib.contextmanager
-def open_output(output: OutputSpec | ItemResults | None, task: Task, inputs: Iterable[Any]) -> Iterator[Sink]:
-    """Open an output for a call; close it if all goes well, keep what there is for the next run otherwise."""
+def open_output(
+    output: OutputSpec | ItemResults | None, task: Task, inputs: Iterable[Any], *, journal: bool = True
+) -> Iterator[Sink]:
+    """Open an output for a call; close it if all goes well, keep what there is for the next run otherwise.
+
+    Without ``journal`` what an interrupted run has left is continued, but nothing more is noted for that purpose.
+    """
     if output is None:
         yield Sink(inputs)
     elif isinstance(output, ItemResults):
         yield _ListSink(inputs, output)
     else:
         inputs, empty = _look_ahead(inputs)
-        sink = _SpecSink(inputs, output) if not output.files else _FileSink(inputs, output)
+        sink = _SpecSink(inputs, output) if not output.files else _FileSink(inputs, output, journal)
         if not empty or any(path.exists() for path in output.files or ()):
             sink.begin(task)  # an output that has begun leaves files, if only empty ones
         try:

@@ -35,6 +35,7 @@ def do_in_pool(
     kwargs: Mapping[str, Any] | None = None,
     *,
     executor: Any = None,
+    unkeyed_kwargs: Mapping[str, Any] | None = None,
 ) -> ConfigSet | list[Any] | None:
     """Run an operation over all inputs, in this process, in worker processes or on an executor.
 
@@ -62,6 +63,8 @@ def do_in_pool(
         Further arguments of the operation.
     executor
         A ``concurrent.futures.Executor`` that carries the chunks.
+    unkeyed_kwargs
+        Still further keywords of the operation, which do not make a queued job another job.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def do_in_pool(
     """
     if op is None:
         raise TypeError("do_in_pool needs an operation: op=...")
-    given = dict(kwargs or {})
+    given = {**(kwargs or {}), **(unkeyed_kwargs or {})}
     infos = given.pop(PER_ITEM_INFO, None)
     task = Task(op, tuple(args), given, iterable_arg, tuple(initializer))
     engine = choose_engine(num_python_subprocesses, executor)

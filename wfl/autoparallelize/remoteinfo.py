@@ -39,7 +39,8 @@ class RemoteInfo:
     partial_node : bool, default False
         Accept jobs that leave part of a node unused.
     timeout : int or str, default 3600
-        Time to wait for the results (seconds, or like ``"1-00:00:00"``), not positive: without limit. Jobs go on.
+        Time to wait for the results (seconds, or like ``"1-00:00:00"``), negative: without limit.
+        Time that jobs spend in the queue does not count; jobs that are not waited for go on.
     check_interval : int, default 30
         Seconds between two looks at the queue.
     ignore_failed_jobs : bool, default False
@@ -97,6 +98,7 @@ class RemoteInfo:
         self.resubmit_killed_jobs = resubmit_killed_jobs
         self.hash_ignore = list(hash_ignore)
         self.retry = retry
+        self.matched_key: str | None = None
 
     @classmethod
     def fields(cls) -> dict[str, bool]:

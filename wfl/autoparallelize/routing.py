@@ -253,7 +253,9 @@ def _select(routes: Routes, label: str | None) -> RemoteInfo | None:
             routes.used.add(route.key)
             _log.info("%s matched key %s for %s", routes.env_var, route.key, label or (frames[0] if frames else ""))
             sys.stderr.write(f"{routes.env_var} matched key {route.key} for remote_label {label}\n")
-            return RemoteInfo(**route.kwargs)
+            result = RemoteInfo(**route.kwargs)
+            result.matched_key = route.key
+            return result
     return None
 
 

@@ -1,0 +1,342 @@
+"""Running an operation as queued jobs, one per chunk of items, and bringing the results home."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .batching import make_chunks
+from .engines import Done
+from .output import ItemResults, open_output
+from .rng import PER_ITEM_INFO, InfoSource
+from .task import Chunk, add_note, name_of, takes_per_item_info
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from expyre.calls import Call
+    from expyre.func import ExPyRe
+    from wfl.configset import ConfigSet
+
+    from .base import OpCall
+    from .output import Sink
+    from .remoteinfo import RemoteInfo
+
+__all__ = ["FAILED_KEY", "chunk_calls", "do_remotely", "make_jobs"]
+
+_log = logging.getLogger(__name__)
+
+FAILED_KEY = "EXPYRE_REMOTE_JOB_FAILED"
+_LOCATION_KEY = "_ConfigSet_loc"
+# What the key of a job does not depend on: where its results are put, and how many processes it uses.
+_NOT_IN_KEY = ("outputspec", "num_python_subprocesses", "num_inputs_per_python_subprocess", "unkeyed_kwargs")
+
+
+# ---------------------------------------------------------------------------------------------------- calls
+
+
+def _plain(value: Any) -> Any:
+    """Return an item as it goes to a job: without its place in the input, so that equal items give equal jobs."""
+    if hasattr(value, "_in_memory"):
+        from wfl.configset import ConfigSet
+
+        plain = ConfigSet(_plain_tree(value._in_memory().items))
+        plain.read_kwargs = dict(value.read_kwargs)
+        return plain
+    return _plain_atoms(value) if hasattr(value, "get_positions") else value
+
+
+def _plain_tree(value: Any) -> Any:
+    return [_plain_tree(v) for v in value] if isinstance(value, (list, tuple)) else _plain(value)
+
+
+def _plain_atoms(atoms: Any) -> Any:
+    if _LOCATION_KEY not in atoms.info and FAILED_KEY not in atoms.info:
+        return atoms
+    from wfl.configset.locations import shallow_copy
+
+    new = shallow_copy(atoms)
+    for key in (_LOCATION_KEY, FAILED_KEY):
+        new.info.pop(key, None)
+    return new
+
+
+def _by_keyword(call: OpCall, names: set[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the operation's arguments with those of these names among the keywords, where that is possible."""
+    try:
+        known = inspect.signature(call.op).parameters.values()
+        parameters = [p.name for p in known if p.kind is p.POSITIONAL_OR_KEYWORD]
+    except (TypeError, ValueError):
+        parameters = []
+    at = call.info.iterable_arg
+    if isinstance(at, int):
+        parameters = parameters[:at] + parameters[at + 1 :]
+    named = parameters[: len(call.args)]
+    first = next((i for i, name in enumerate(named) if name in names), len(call.args))
+    if (isinstance(at, int) and first < at) or len(named) < len(call.args):
+        return call.args, call.kwargs
+    return call.args[:first], {**dict(zip(named[first:], call.args[first:], strict=True)), **call.kwargs}
+
+
+def _env_vars(call: OpCall, remote_info: RemoteInfo) -> list[str]:
+    """Return the variables of the jobs, among them the number of subprocesses if nothing says it otherwise."""
+    name = "WFL_NUM_PYTHON_SUBPROCESSES"
+    given = any(var.split("=", 1)[0].strip() == name for var in remote_info.env_vars)
+    if given or call.info.num_python_subprocesses is not None:
+        return list(remote_info.env_vars)
+    return [*remote_info.env_vars, f"{name}=${{EXPYRE_NUM_CORES_PER_NODE}}"]
+
+
+def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> list[Call]:
+    """Return one call per chunk; its key depends on the items and the operation, not on the chunk's place."""
+    from expyre.func import Call
+
+    from .pool import do_in_pool
+
+    ignore = set(remote_info.hash_ignore)
+    args, kwargs = _by_keyword(call, ignore)
+    info = call.info
+    common = {
+        "op": call.op,
+        "args": list(args),
+        "iterable_arg": info.iterable_arg,
+        "skip_failed": info.skip_failed,
+        "initializer": tuple(info.initializer),
+        "num_python_subprocesses": info.num_python_subprocesses,
+        "num_inputs_per_python_subprocess": info.num_inputs_per_python_subprocess,
+        "unkeyed_kwargs": {name: value for name, value in kwargs.items() if name in ignore},
+    }
+    keyed = {name: value for name, value in kwargs.items() if name not in ignore}
+    return [
+        Call(
+            f"{remote_info.job_name}_chunk_{chunk.number}",
+            do_in_pool,
+            kwargs={
+                **common,
+                "iterable": [_plain(value) for value in chunk.values],
+                "outputspec": ItemResults(),
+                "kwargs": keyed if chunk.infos is None else {**keyed, PER_ITEM_INFO: chunk.infos},
+            },
+            input_files=remote_info.input_files,
+            output_files=remote_info.output_files,
+            env_vars=_env_vars(call, remote_info),
+            pre_run_commands=remote_info.pre_cmds,
+            post_run_commands=remote_info.post_cmds,
+            hash_ignore=(*_NOT_IN_KEY, *(name for name in remote_info.hash_ignore)),
+            scope=remote_info.job_name,
+        )
+        for chunk in chunks
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- jobs
+
+
+@dataclass
+class Jobs:
+    """The jobs of one call and the chunks that they work on."""
+
+    remote_info: RemoteInfo
+    name: str
+    chunks: list[Chunk]
+    jobs: list[ExPyRe]
+    failures: list[tuple[Chunk, str, BaseException]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Submit what was not submitted before, and with ``resubmit_killed_jobs`` what has died since."""
+        from expyre.func import start_jobs
+
+        info = self.remote_info
+        options: dict[str, Any] = {
+            "header_extra": info.header_extra, "exact_fit": info.exact_fit, "partial_node": info.partial_node
+        }
+        unique = list({job.id: job for job in self.jobs}.values())
+        _log.info("Starting %d jobs for %s on %s", len(unique), self.name, info.sys_name)
+        start_jobs(unique, info.get_resources(), info.sys_name, **options)
+        if info.resubmit_killed_jobs:
+            killed = self._killed([job for job in unique if job.recreated])
+            start_jobs(killed, info.get_resources(), info.sys_name, **options, force_rerun=True)
+
+    def _killed(self, jobs: list[ExPyRe]) -> list[ExPyRe]:
+        """Return those of the jobs of an earlier run that are known to have ended without result or exception."""
+        from expyre.errors import ExPyReJobDiedError
+        from expyre.gather import as_completed
+
+        by_id = {job.id: job for job in jobs}
+        outcomes = as_completed(jobs, timeout=0, quiet=True) if jobs else ()
+        dead = [o for o in outcomes if isinstance(o.error, ExPyReJobDiedError)]
+        return [by_id[_id(outcome.job)] for outcome in dead]
+
+    def finished(self) -> Iterator[Done]:
+        """Yield the chunks in order, as soon as they and those before them are done; failures are collected."""
+        from expyre.gather import as_completed
+        from expyre.retry import Retry
+
+        info = self.remote_info
+        waiting: dict[str, list[int]] = {}
+        for i, job in enumerate(self.jobs):
+            waiting.setdefault(job.id, []).append(i)
+        arrived: dict[int, Done] = {}
+        following = 0
+        retry = None if info.retry is None else Retry.from_spec(info.retry)
+        outcomes = as_completed(
+            self.jobs, timeout=_seconds(info.timeout), check_interval=info.check_interval, queued_counts=False,
+            label=self.name, retry=retry,
+        )
+        for outcome in outcomes:
+            for i in waiting.pop(_id(outcome.job), ()):
+                arrived[i] = self._done(self.chunks[i], self.jobs[i], outcome)
+            while following in arrived:
+                yield arrived.pop(following)
+                following += 1
+
+    def _done(self, chunk: Chunk, job: ExPyRe, outcome: Any) -> Done:
+        try:
+            value, stdout, stderr = job.finish(outcome)
+        except Exception as error:
+            return self._failed(chunk, job, error)
+        sys.stdout.write(stdout)
+        sys.stderr.write(stderr)
+        if not isinstance(value, list) or len(value) != len(chunk.paths):
+            what = f"job {job.id} returned {type(value).__name__} instead of {len(chunk.paths)} results"
+            return self._failed(chunk, job, RuntimeError(what))
+        return Done(chunk, value)
+
+    def _failed(self, chunk: Chunk, job: ExPyRe, error: BaseException) -> Done:
+        """Note a failure; if failures are to be ignored the items themselves take the place of their results."""
+        from expyre.errors import ExPyReTimeoutError
+
+        if not self.remote_info.ignore_failed_jobs or isinstance(error, ExPyReTimeoutError):
+            self.failures.append((chunk, job.id, error))
+            return Done(chunk, [], error)
+        _log.warning("job %s for %s of %s failed, its items go to the output unchanged: %s",
+                     job.id, chunk.items, self.name, error)
+        return Done(chunk, [_marked(value) for value in chunk.values])
+
+    def raise_failures(self) -> None:
+        """Raise the first failure in the order of the input, with notes on the others."""
+        if not self.failures:
+            return
+        self.failures.sort(key=lambda failure: failure[0].number)
+        lines = [f"{self.name}: job {job_id} for {chunk.items}: {type(error).__name__}: {_first_line(error)}"
+                 for chunk, job_id, error in self.failures]
+        good = len(self.chunks) - len(self.failures)
+        for line in lines:
+            _log.error(line)
+        first = self.failures[0][2]
+        add_note(first, f"{len(lines)} of {len(self.chunks)} jobs of {self.name} failed; the results of the other "
+                        f"{good} are kept for the next run:\n  " + "\n  ".join(lines))
+        raise first
+
+    def mark_processed(self) -> None:
+        """Record that the results are in the output, unless ``WFL_EXPYRE_NO_MARK_PROCESSED`` is set."""
+        if os.environ.get("WFL_EXPYRE_NO_MARK_PROCESSED", ""):
+            return
+        from expyre.jobsdb import Change
+        from expyre.states import PROCESSED
+
+        ids = dict.fromkeys(job.id for job in self.jobs)
+        if ids:
+            self.jobs[0].project.record.step([Change(i, status=PROCESSED) for i in ids], force=True)
+
+
+def _id(job: Any) -> str:
+    return job if isinstance(job, str) else str(job.id)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _seconds(timeout: int | float | str | None) -> float | None:
+    if isinstance(timeout, str):
+        from expyre.units import time_to_sec
+
+        return time_to_sec(timeout)
+    return timeout
+
+
+def _marked(value: Any) -> Any:
+    """Return an item of a failed job as its own result: a configuration that says so, nothing for other things."""
+    if not hasattr(value, "get_positions"):
+        return None
+    from wfl.configset.locations import shallow_copy
+
+    new = shallow_copy(value)
+    new.info.pop(_LOCATION_KEY, None)
+    new.info[FAILED_KEY] = True
+    return new
+
+
+# ---------------------------------------------------------------------------------------------------- the run
+
+
+def make_jobs(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> Jobs:
+    """Find or create the jobs of all chunks."""
+    from expyre.func import create_jobs
+
+    _log.info("Creating %d jobs for %s", len(chunks), name_of(call.op))
+    jobs = create_jobs(chunk_calls(call, remote_info, chunks))
+    for chunk in chunks:
+        if not remote_info.ignore_failed_jobs:
+            chunk.values = []
+        chunk.infos = None
+    return Jobs(remote_info, name_of(call.op), chunks, jobs)
+
+
+def cut(call: OpCall, remote_info: RemoteInfo, sink: Sink, rng: np.random.Generator | None) -> list[Chunk]:
+    """Return the chunks of a call that are still to be done."""
+    kwargs = call.kwargs
+    source = InfoSource(takes_per_item_info(call.op), rng, kwargs.pop(PER_ITEM_INFO, None))
+    size = remote_info.items_per_job(call.info.num_inputs_per_python_subprocess)
+    return list(make_chunks(sink.items(source), size, source, first=sink.done))
+
+
+def do_remotely(remote_info: RemoteInfo, call: OpCall, rng: np.random.Generator | None = None) -> ConfigSet | None:
+    """Run a call as queued jobs and return its results; None if it is not waited for.
+
+    Parameters
+    ----------
+    remote_info
+        How the jobs are queued.
+    call
+        The call.
+    rng
+        Generator of this call.
+
+    Raises
+    ------
+    Exception
+        What the operation raised in the first (in the order of the input) of the jobs that failed, with notes on all
+        of them. Results of other jobs are kept and collected by the next run.
+    ExPyReJobDiedError
+        The same for a job that ended without result or exception.
+    ExPyReTimeoutError
+        The same for a job that is not done in time; it goes on.
+    """
+    if not call.wait_for_results:
+        from .output import Sink
+
+        make_jobs(call, remote_info, cut(call, remote_info, Sink(call.inputs), rng)).start()
+        return None
+    with open_output(call.outputs, call.task, call.inputs, journal=False) as sink:
+        jobs = make_jobs(call, remote_info, cut(call, remote_info, sink, rng))
+        if jobs.jobs:
+            _collect(jobs, sink)
+    jobs.mark_processed()
+    return sink.value()  # type: ignore[no-any-return]
+
+
+def _collect(jobs: Jobs, sink: Sink) -> None:
+    jobs.start()
+    with contextlib.closing(jobs.finished()) as finished:  # type: ignore[type-var]
+        for done in finished:
+            if not jobs.failures:
+                sink.put(done)
+    jobs.raise_failures()
