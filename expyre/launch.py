@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -115,8 +115,12 @@ def _submit(
     if not token_of:
         return
     rows = project.record.rows(list(token_of))
-    # if this raises, the intents stay and their tokens are looked up by whoever comes next
-    answers = system.submit_many([_as_launch(rows[i], token, system, options) for i, token in token_of.items()])
+    try:
+        answers = system.submit_many([_as_launch(rows[i], token, system, options) for i, token in token_of.items()])
+    except BaseException:
+        # the queue may have heard of some: whoever comes next asks it for their tokens first
+        project.record.release_submission(list(token_of), in_doubt=True)
+        raise
     changes = [_submitted(i, x.remote_id, options, _details(x, options)) for i, x in answers.items() if isinstance(x, Submitted)]
     project.record.step(changes)
     step("submit.4")
@@ -182,8 +186,3 @@ def _is_installed(path: str, roots: tuple[str, ...]) -> bool:
     parts = path.split(os.sep)
     inside = any(path == root or path.startswith(root + os.sep) for root in roots)
     return "site-packages" in parts or "dist-packages" in parts or (inside and any(p.startswith("python3") for p in parts))
-
-
-def with_resources(options: LaunchOptions, resources: Resources) -> LaunchOptions:
-    """Return the options with other resources, for a job that is tried again."""
-    return replace(options, resources=resources)
