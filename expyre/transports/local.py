@@ -101,7 +101,8 @@ def _copy(source: Path, target: Path, exclude: frozenset[str]) -> None:
         _copy_tree(source, target, exclude)
     except OSError as exc:
         where = exc.filename2 or exc.filename or target
-        raise TransportError(f"cannot copy {source} to {target}: {exc.strerror or exc} ({where})", transient=False) from exc
+        message = f"cannot copy {source} to {target}: {exc.strerror or exc} ({where})"
+        raise TransportError(message, transient=False) from exc
 
 
 def _copy_tree(source: Path, target: Path, exclude: frozenset[str]) -> None:

@@ -1,0 +1,10 @@
+"""Queue systems by name."""
+
+from __future__ import annotations
+
+from expyre.schedulers.base import Listing, Scheduler, Submission
+from expyre.schedulers.local import Local
+
+__all__ = ["Listing", "Local", "Scheduler", "Submission", "schedulers"]
+
+schedulers: dict[str, type[Scheduler]] = {"local": Local}

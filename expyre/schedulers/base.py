@@ -1,0 +1,388 @@
+"""What every queue system has in common: the job script, its header, and what a queue can be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from expyre.errors import ExPyReError, RequestError
+from expyre.states import DONE, UNKNOWN, End
+from expyre.transports import Transport, connect
+from expyre.units import time_to_HMS
+
+IGNORE_ENV_VARIABLE: Final = "WFL_SCHEDULER_IGNORE_ENV"
+HEADER_VARIABLE: Final = "EXPYRE_HEADER_EXTRA"
+SCHEDULER_PREFIXES: Final = ("SLURM_", "PBS_", "SGE_")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job for the queue.
+
+    Attributes
+    ----------
+    id
+        Id of the job, unique, any text without ``/``.
+    directory
+        Where it runs; if not absolute, below the home on the host.
+    partition
+        What the queue system calls the partition.
+    commands
+        Lines of the script: the system's, then the job's.
+    max_time
+        Time limit in s, None for none.
+    header
+        Header lines; templates, see `format_header`.
+    nodes
+        ``num_nodes``, ``num_cores``, ``num_cores_per_node``, and where asked for ``num_gpus`` (per node) and
+        ``max_mem`` (kB, total).
+    token
+        What the job can be found by in the queue before its remote id is known; the same token is never submitted
+        twice.
+    no_default_header
+        Leave out the header lines that every job gets.
+    script_exec
+        What follows ``#!``.
+    partition_limit
+        The specification of the partition (``num_cores``, ``max_mem``, …).
+    """
+
+    id: str
+    directory: str
+    partition: str
+    commands: tuple[str, ...]
+    max_time: int | None = None
+    header: tuple[str, ...] = ()
+    nodes: Mapping[str, Any] = field(default_factory=dict)
+    token: str = ""
+    no_default_header: bool = False
+    script_exec: str = "/bin/bash"
+    partition_limit: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What the queue says of a job: a word of `expyre.states`, its reason, the queue's own words."""
+
+    state: str
+    reason: str = ""
+    raw: str = ""
+
+
+class Scheduler(ABC):
+    """A queue system on a host.
+
+    Parameters
+    ----------
+    host
+        ``[user@]host``, None for this machine.
+    remsh_cmd
+        Remote shell command.
+    transport
+        Way to the host; None opens one when it is needed.
+    options
+        Options of the queue system from the configuration.
+    """
+
+    name: ClassVar[str]
+    """Name in the configuration, and end of the name of the job script."""
+    default_header: ClassVar[tuple[str, ...]] = ()
+    """Header lines of every job, templates; those with ``{max_time}`` are left out for jobs without a limit."""
+    hold_command: ClassVar[list[str]] = []
+    release_command: ClassVar[list[str]] = []
+    cancel_command: ClassVar[list[str]] = []
+    cores_per_node_command: ClassVar[str] = ""
+    """Shell expression for the cores per node that the queue has granted; empty: those asked for."""
+    poll_range: ClassVar[tuple[float, float]] = (1.0, 30.0)
+    """Shortest and longest sensible time in s between two listings."""
+
+    def __init__(
+        self,
+        host: str | None,
+        remsh_cmd: str | Sequence[str] | None = None,
+        transport: Transport | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.host = host
+        self.remsh_cmd = remsh_cmd
+        self.options = dict(options or {})
+        self._transport = transport
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the host."""
+        if self._transport is None:
+            self._transport = connect(self.host, None, self.remsh_cmd)
+        return self._transport
+
+    # -- the script ----------------------------------------------------------------------------------------------
+
+    @property
+    def script_name(self) -> str:
+        """Name of the job script in the job's directory."""
+        return f"job.script.{self.name}"
+
+    def script(self, sub: Submission) -> str:
+        """Return the text of the job script.
+
+        Raises
+        ------
+        RequestError
+            A header line has an unknown key.
+        """
+        lines = [f"#!{sub.script_exec}", *self.header(sub), *self.node_dict_env_var_commands(sub.nodes)]
+        lines += [f"cd {quoted_directory(sub.directory)} || exit 1", *sub.commands]
+        return "\n".join(lines) + "\n"
+
+    def header(self, sub: Submission) -> list[str]:
+        """Return the header lines: the request's, the defaults, those of the environment."""
+        default = () if sub.no_default_header else self.default_header
+        if sub.max_time is None:
+            default = tuple(line for line in default if "{max_time" not in line)
+        return format_header([*sub.header, *default, *header_extra_from_environment()], self.header_values(sub))
+
+    def header_values(self, sub: Submission) -> dict[str, Any]:
+        """Return the keys that header lines may use."""
+        nodes = {"num_nodes": None, "num_cores": None, "num_cores_per_node": None, **sub.nodes}
+        max_time = "UNLIMITED" if sub.max_time is None else time_to_HMS(sub.max_time)
+        return {
+            **nodes,
+            "id": self.job_name(sub.id),
+            "max_time": max_time,
+            "max_time_HMS": max_time,
+            "partition": sub.partition,
+            "queue": sub.partition,
+            "nnodes": nodes["num_nodes"],
+            "ppn": nodes["num_cores_per_node"],
+            "num_gpus": nodes.get("num_gpus") or 0,
+            "max_mem_kB": nodes.get("max_mem") or 0,
+        }
+
+    def job_name(self, id: str) -> str:
+        """Return what the queue is told as the name of the job."""
+        return id
+
+    @classmethod
+    def node_dict_env_var_commands(cls, node_dict: Mapping[str, Any]) -> list[str]:
+        """Return the shell lines that tell a job how many nodes and cores it has.
+
+        What is missing in ``node_dict`` is derived from the rest when the job runs.
+        """
+        nodes, cores = node_dict.get("num_nodes"), node_dict.get("num_cores")
+        per_node = cls.cores_per_node_command or node_dict.get("num_cores_per_node")
+        if per_node is None:
+            per_node = -(-int(cores) // int(nodes)) if cores and nodes else 1
+        have = "$EXPYRE_NUM_CORES_PER_NODE"
+        if nodes is None:
+            nodes = 1 if cores is None else f"$(( ({cores} + {have} - 1) / {have} ))"
+        if cores is None:
+            cores = f"$(( {nodes} * {have} ))" if isinstance(nodes, int) else have
+        return [
+            f"export EXPYRE_NUM_CORES_PER_NODE={per_node}",
+            f"export EXPYRE_NCORES_PER_NODE={have}",
+            f"export EXPYRE_NUM_NODES={nodes}",
+            f"export EXPYRE_NUM_CORES={cores}",
+        ]
+
+    @staticmethod
+    def unset_scheduler_env_vars(prefix: str) -> list[str]:
+        """Return the shell lines that make the submitting shell forget the job it may itself be in.
+
+        Empty unless ``WFL_SCHEDULER_IGNORE_ENV`` is set.
+
+        Parameters
+        ----------
+        prefix
+            How the variables begin: ``SLURM``, ``PBS``, ``SGE``.
+        """
+        if IGNORE_ENV_VARIABLE not in os.environ:
+            return []
+        start = prefix.rstrip("_") + "_"
+        return [f"unset {name}" for name in sorted(os.environ) if name.startswith(start) and _is_name(name)]
+
+    # -- the queue -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def submit_many(
+        self, subs: Sequence[Submission], pre_submit_cmds: Sequence[str] = ()
+    ) -> dict[str, str | ExPyReError]:
+        """Submit jobs; return the remote id, or why the queue refused, by id of the job.
+
+        A token that the queue knows already is not submitted again: its job's remote id is returned.
+
+        Raises
+        ------
+        TransportError, SchedulerError
+            It is not known what became of the submission; ask `find` for the tokens before trying again.
+        """
+
+    @abstractmethod
+    def find(self, tokens: Sequence[str]) -> dict[str, str]:
+        """Return the remote ids of the jobs submitted with these tokens, as far as the queue has such jobs."""
+
+    @abstractmethod
+    def listing(self, remote_ids: Sequence[str]) -> dict[str, Listing]:
+        """Return what the queue says of jobs; those it does not know are left out.
+
+        Raises
+        ------
+        SchedulerError, TransportError
+            The queue could not be asked.
+        """
+
+    def explain(self, remote_ids: Sequence[str]) -> dict[str, End]:
+        """Return how jobs ended, of those that ended badly and of which the queue remembers it."""
+        return {}
+
+    def why_pending(self, remote_ids: Sequence[str]) -> dict[str, str]:
+        """Return why waiting jobs do not run yet, in words."""
+        return {id: listing.reason for id, listing in self.listing(remote_ids).items() if listing.reason}
+
+    @abstractmethod
+    def hold(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
+        """Keep waiting jobs from starting."""
+
+    @abstractmethod
+    def release(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
+        """Let held jobs start again."""
+
+    @abstractmethod
+    def cancel(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
+        """End jobs, waiting or running; those that are gone already are no error."""
+
+    def submit(
+        self,
+        id: str,
+        remote_dir: str | os.PathLike[str],
+        partition: str,
+        commands: Sequence[str],
+        max_time: int | None,
+        header: Sequence[str],
+        node_dict: Mapping[str, Any],
+        no_default_header: bool = False,
+        script_exec: str = "/bin/bash",
+        pre_submit_cmds: Sequence[str] = (),
+        verbose: bool = False,
+    ) -> str:
+        """Submit one job and return its remote id.
+
+        Raises
+        ------
+        SubmitFailed
+            The queue refused it.
+        """
+        sub = Submission(
+            id=id,
+            directory=os.fspath(remote_dir),
+            partition=partition,
+            commands=tuple(commands),
+            max_time=max_time,
+            header=tuple(header),
+            nodes=dict(node_dict),
+            no_default_header=no_default_header,
+            script_exec=script_exec,
+        )
+        answer = self.submit_many([sub], pre_submit_cmds)[id]
+        if isinstance(answer, ExPyReError):
+            raise answer
+        return answer
+
+    def status(self, remote_ids: str | Sequence[str], verbose: bool = False) -> dict[str, str]:
+        """Return a status word for every id; ``done`` for those that the queue does not list.
+
+        Use `listing` to tell a job that is done from one that the queue has never heard of.
+        """
+        ids = as_list(remote_ids)
+        listings = self.listing(ids)
+        return {id: listings[id].state if id in listings else DONE for id in ids}
+
+
+def as_list(remote_ids: str | Sequence[str]) -> list[str]:
+    """Return one id or several as a list of strings."""
+    return [remote_ids] if isinstance(remote_ids, str) else [str(id) for id in remote_ids]
+
+
+def format_header(lines: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """Fill in the templates of header lines.
+
+    Raises
+    ------
+    RequestError
+        Lines with unknown keys or unbalanced braces; names all of them and the keys there are.
+    """
+    result, wrong = [], []
+    for line in lines:
+        try:
+            result.append(line.rstrip().format(**values))
+        except KeyError as exc:
+            wrong.append(f"{line!r} uses the unknown key {{{exc.args[0]}}}")
+        except (ValueError, IndexError, AttributeError, TypeError) as exc:
+            wrong.append(f"{line!r}: {exc} (braces that are meant as such are written twice)")
+    if wrong:
+        raise RequestError(f"header lines: {'; '.join(wrong)}. Known keys: {', '.join(sorted(values))}")
+    return result
+
+
+def header_extra_from_environment() -> list[str]:
+    """Return the header lines in ``EXPYRE_HEADER_EXTRA``, a JSON list.
+
+    Raises
+    ------
+    RequestError
+        It is something else.
+    """
+    text = os.environ.get(HEADER_VARIABLE)
+    if not text:
+        return []
+    try:
+        lines = json.loads(text)
+    except ValueError as exc:
+        raise RequestError(f"{HEADER_VARIABLE} is no JSON ({exc}): {text!r}") from exc
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise RequestError(f"{HEADER_VARIABLE} must be a JSON list of strings, not {text!r}")
+    return lines
+
+
+def quoted_directory(directory: str) -> str:
+    """Return a directory as a word of a shell script, wherever that starts; relative ones are below the home."""
+    for prefix in ("~/", "$HOME/", "${HOME}/"):
+        if directory.startswith(prefix):
+            return '"$HOME"/' + shlex.quote(directory[len(prefix) :])
+    return shlex.quote(directory) if directory.startswith("/") else '"$HOME"/' + shlex.quote(directory)
+
+
+def pre_submit_script(words: Sequence[str]) -> str:
+    """Return the commands to run before submission as one shell command; empty if there are none.
+
+    An element with blanks is a command of its own; elements without are words of one command, among them operators.
+    """
+    parts: list[str] = []
+    for word in words:
+        whole = " " in word.strip() or (parts and " " in parts[-1].strip())
+        if whole and parts and not {word, parts[-1]} & _OPERATORS:
+            parts.append("&&")
+        parts.append(word)
+    return " ".join(parts)
+
+
+_OPERATORS = frozenset({"&&", "||", ";", "|", "&"})
+
+
+def short_name(id: str, length: int) -> str:
+    """Return a job's id as a name for queues that allow few characters and little length; the end is what tells."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]", "_", id)
+    return name if len(name) <= length else name[-length:]
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
+UNLISTED: Final = Listing(UNKNOWN)
+"""What is known of a job that the queue does not list."""
