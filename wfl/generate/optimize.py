@@ -270,7 +270,7 @@ def _with_free_cell(atoms: Atoms, options: _Options, rng: np.random.Generator | 
 
 def _has_cell(atoms: Atoms) -> bool:
     """Whether there are three lattice vectors, so that there are a volume and symmetry operations."""
-    return atoms.cell.rank == 3
+    return bool(atoms.cell.rank == 3)
 
 
 def _fix_symmetry(atoms: Atoms) -> None:

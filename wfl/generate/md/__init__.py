@@ -108,8 +108,8 @@ def md(
     logger_interval : int, optional
         Steps between lines of the logger, 0 for none.
     logger_kwargs : dict, optional
-        `"logger"`: class, if not given `ase.md.logger.MDLogger`; `"logfile"`: name, to which `.config_<number>` is appended,
-        or `"-"`; and further arguments of the logger.
+        `"logger"`: class, if not given `ase.md.logger.MDLogger`; `"logfile"`: name, to which `.config_<number>` is
+        appended, or `"-"`; and further arguments of the logger.
     rng : numpy.random.Generator, optional
         Source of random numbers.
 
