@@ -12,6 +12,7 @@ from typing import Any, Final
 from expyre.errors import ConfigError, KeyUnstableError
 from expyre.identity.code import CodeCollector
 from expyre.identity.encoder import Encoder, Unstable, kind_of, same_kinds
+from expyre.identity.files import digest_files
 from expyre.identity.model import MAX_PARTS, VERSION, Identity, Part
 from expyre.identity.summary import summarise
 
@@ -58,13 +59,14 @@ def identify(
         The policy is not one of the three.
     """
     tree = _Tree(Encoder(CodeCollector(check_policy(policy))))
-    tree.add(function, "function")
+    tree.add_function(function)
     for index, value in enumerate(args):
         if index not in ignore:
             tree.add(value, f"args[{index}]", index)
     for name in sorted(kwargs or ()):
         if name not in ignore:
             tree.add(kwargs[name], f"kwargs[{name!r}]", name)  # type: ignore[index]
+    tree.add_files(files, root)
     return tree.identity()
 
 
@@ -87,10 +89,11 @@ def digest(value: Any, *, path: str = "value", policy: str | None = None) -> str
     """
     encoder = Encoder(CodeCollector(check_policy(policy)))
     result = _stable(encoder, value, path, None)
-    if not encoder.code.units:
+    units = encoder.code.finish(encoder)
+    if not units:
         return result.hex()
     total = hashlib.sha256(result)
-    for name, (unit, _) in sorted(encoder.code.units.items()):
+    for name, unit, _ in units:
         total.update(b"%d:%s%s" % (len(name.encode()), name.encode(), unit))
     return total.hexdigest()
 
@@ -134,6 +137,17 @@ class _Tree:
     def add(self, value: Any, path: str, argument: int | str | None = None) -> None:
         self.enter(path, self._node(value, path, argument, _DEPTH), None)
 
+    def add_function(self, function: Callable[..., Any]) -> None:
+        """Enter what is called; values that it is closed over may be without a stable value."""
+        self.encoder.code.lenient = True
+        self.enter("function", _stable(self.encoder, function, "function", None), summarise(function))
+        self.encoder.code.lenient = False
+
+    def add_files(self, patterns: Sequence[str | os.PathLike[str]], root: Path | None) -> None:
+        """Enter the files that names, globs and directories stand for."""
+        for file in digest_files(patterns, root) if patterns else ():
+            self.enter(f"file:{file.name}", file.digest, f"{file.size} bytes")
+
     def enter(self, path: str, digest: bytes, summary: str | None) -> None:
         name = path.encode("utf-8", "surrogatepass")
         self.total.update(b"%d:%s%s" % (len(name), name, digest))
@@ -158,7 +172,7 @@ class _Tree:
         return digest
 
     def identity(self) -> Identity:
-        for name, (unit, summary) in sorted(self.encoder.code.units.items()):
+        for name, unit, summary in self.encoder.code.finish(self.encoder):
             self.enter(name, unit, summary)
         key = base64.urlsafe_b64encode(self.total.digest()).decode("ascii")
         return Identity(f"{VERSION}:{key}", tuple(self.parts[:MAX_PARTS]))

@@ -21,7 +21,7 @@ _PROTOCOL = 4
 def write_type(enc: Encoder, cls: type) -> None:
     """Append the name of an object's class, and collect the class's code."""
     enc.reference(cls)
-    enc.code.note_class(enc, cls)
+    enc.code.note_class(cls)
 
 
 def write_state(enc: Encoder, state: Any) -> None:

@@ -125,7 +125,7 @@ def write_class(enc: Encoder, value: type) -> None:
     """Append a class by name; its code is collected."""
     enc.out += b"C"
     enc.reference(value)
-    enc.code.note_class(enc, value)
+    enc.code.note_class(value)
 
 
 @writes_type(types.MethodType)
@@ -217,7 +217,7 @@ def _cached_function(enc: Encoder, value: Any) -> None:
 def _module(enc: Encoder, value: types.ModuleType) -> None:
     enc.out += b"O"
     enc.text("__main__" if value.__name__ == "__mp_main__" else value.__name__)
-    enc.code.note_whole_module(value.__name__)
+    enc.code.note_whole_module(value)
 
 
 # ---- types such as list[int]
