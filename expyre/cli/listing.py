@@ -10,6 +10,7 @@ import click
 
 from expyre.cli.filters import Selection, selects
 from expyre.cli.output import Screen, echo_ids, echo_json, facts, json_option, quiet_option
+from expyre.cli.plain import no_collection
 from expyre.cli.session import Session, pass_session
 from expyre.cli.table import Column, fit, render
 from expyre.cli.text import ELLIPSIS, crop, middle
@@ -39,7 +40,11 @@ def ls(session: Session, selection: Selection, long_output: bool, quiet: bool, a
     if as_json:
         echo_json([facts(row) for row in selection.rows(session)])
         return
-    rows = selection.plain_rows(session)
+    with no_collection():
+        _print(session, selection.plain_rows(session, brief=not long_output), long_output, quiet)
+
+
+def _print(session: Session, rows: Sequence[JobRow], long_output: bool, quiet: bool) -> None:
     if quiet:
         echo_ids(rows)
     elif not rows:

@@ -115,9 +115,10 @@ def cli(ctx: click.Context, dbfile: str | None) -> None:
     """Look at and manage the jobs of a project.
 
     A job is named by its id, by a unique beginning of it, by its last 8 characters, by its name, or by its id in
-    the queue. Commands over many jobs take the filters -i, -n, -s and -S: comma-separated lists whose items must all
-    apply; -i, -n and -S are regular expressions for the whole text (a comma in brackets or after a backslash belongs
-    to the expression). The environment variable EXPYRE_TRACEBACK makes errors show where they arose.
+    the queue. Commands over many jobs take the filters -i, -n, -s and -S, which must all apply: comma-separated lists
+    one item of which must fit. Items of -i, -n and -S are regular expressions for the whole text (a comma in brackets
+    or after a backslash belongs to the expression). EXPYRE_TRACEBACK=1 in the environment makes errors show where they
+    arose.
     """
     from expyre.cli.session import Session
 

@@ -12,20 +12,29 @@ from expyre.errors import RecordError
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow, JobsDB
 
-__all__ = ["read_plain"]
+__all__ = ["no_collection", "read_plain"]
+
+_LONG = frozenset({"from_dir", "creation_time"})
 
 
 def read_plain(
     record: JobsDB,
     *,
-    status: list[str] | None = None,
-    id: list[str] | None = None,
-    name: list[str] | None = None,
-    system: list[str] | None = None,
+    statuses: list[str] | None = None,
     limit: int | None = None,
     newest_first: bool = False,
+    brief: bool = False,
 ) -> list[JobRow]:
-    """Return the jobs that match, as `JobsDB.query` does, without what the record knows beside the ``jobs`` table.
+    """Return jobs as `JobsDB.query` does, without what the record knows beside the ``jobs`` table.
+
+    Parameters
+    ----------
+    statuses
+        Statuses let through; None for all.
+    limit, newest_first
+        As for `JobsDB.query`.
+    brief
+        Leave out directories and times of creation, which take a quarter of the time.
 
     Raises
     ------
@@ -35,22 +44,21 @@ def read_plain(
     import sqlite3
 
     from expyre.jobsdb import JobRow
-    from expyre.jobsdb.filters import where
 
-    condition, values = where(status=status, id=id, name=name, system=system)
-    columns = ", ".join(f"j.{column}" for column in record.columns)
+    values: list[str | int] = [*(statuses or ()), -1 if limit is None else limit]
+    condition = "1" if statuses is None else f"status IN ({', '.join('?' * len(statuses))})"
+    columns = ["NULL" if brief and name in _LONG else name for name in record.columns]
     order = "DESC" if newest_first else "ASC"
-    sql = f"SELECT {columns} FROM jobs AS j WHERE {condition} ORDER BY j.rowid {order} LIMIT ?"
+    sql = f"SELECT {', '.join(columns)} FROM jobs WHERE {condition} ORDER BY rowid {order} LIMIT ?"
     try:
-        with _no_collection():
-            return [JobRow(*row) for row in record.db.execute(sql, (*values, -1 if limit is None else limit))]
+        return [JobRow(*row) for row in record.db.execute(sql, values)]
     except sqlite3.DatabaseError as exc:
         raise RecordError(f"the record {record.db_filename} cannot be read: {exc}") from exc
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking through rows that are all in use."""
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking through very many rows that are all in use."""
     enabled = gc.isenabled()
     gc.disable()
     try:

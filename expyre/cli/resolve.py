@@ -94,4 +94,4 @@ def _ambiguous(word: str, rows: Sequence[JobRow]) -> AmbiguousError:
 def _suggestion(record: JobsDB, word: str) -> str:
     names: Iterable[str] = {row.name for row in record.query(limit=5000, newest_first=True) if row.name}
     near = get_close_matches(word, sorted(names), n=3)
-    return f"; did you mean: {', '.join(map(clean, near))}?" if near else ""
+    return f"; did you mean: {', '.join(map(clean, near))}?" if near else " (`xpr ls` lists them)"
