@@ -26,7 +26,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 
 # The steps a job may take. `reset_status` of the command line and a forced rerun go outside this table on purpose.
 STEPS: Final[dict[str, frozenset[str]]] = {
-    CREATED: frozenset({SUBMITTED, PROCESSED, CLEANED, DIED, FAILED}),
+    CREATED: frozenset({SUBMITTED, STARTED, SUCCEEDED, FAILED, DIED, PROCESSED, CLEANED}),
     SUBMITTED: frozenset({CREATED, STARTED, SUCCEEDED, FAILED, DIED, PROCESSED, CLEANED}),
     STARTED: frozenset({SUBMITTED, SUCCEEDED, FAILED, DIED, PROCESSED, CLEANED}),
     SUCCEEDED: frozenset({PROCESSED, CLEANED, DIED}),
@@ -139,7 +139,9 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
     Files of the job outrank every word of the queue: a result is a result whatever the queue says. Without files, a
     queue that knows the job alive is believed; one that says the job has ended needs the job's directory to have been
     looked at after it (the caller looks at files second). A job of which nobody knows anything stays as it is until
-    ``budget`` seconds have passed, then it is lost.
+    ``budget`` seconds have passed, then it is lost. What has started goes back to submitted only when the queue says
+    that it waits again; what was never submitted cannot be lost; what has a result or an error recorded, or was done
+    with, does not change for want of its files.
 
     Parameters
     ----------
@@ -150,13 +152,17 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
     budget
         Seconds for which a job may stay unknown to the queue.
     """
+    if status in (PROCESSED, CLEANED):
+        return Verdict(status, evidence.queue)
     if evidence.succeeded:
         return Verdict(SUCCEEDED, DONE)
     if evidence.failed:
         return Verdict(FAILED, DONE)
-    running = STARTED if evidence.started else SUBMITTED
+    if status in (SUCCEEDED, FAILED):
+        return Verdict(status, evidence.queue)
     if evidence.queue in ALIVE or evidence.queue == OTHER:
-        return Verdict(running, evidence.queue)
+        has_started = evidence.started or (status == STARTED and evidence.queue != QUEUED)
+        return Verdict(STARTED if has_started else SUBMITTED, evidence.queue)
     if evidence.end is not None:
         return Verdict(DIED, TIMEOUT if evidence.end.reason == END_TIMED_OUT else QUEUE_FAILED, evidence.end)
     if evidence.queue == TIMEOUT:
@@ -165,7 +171,7 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
         return Verdict(DIED, QUEUE_FAILED, End(END_DIED, "the queue reports that the job failed"))
     if evidence.queue == DONE and evidence.unknown_for >= min(budget, 5.0):
         return Verdict(DIED, DONE, End(END_DIED, "the job ended and left neither a result nor an error"))
-    if evidence.queue == UNKNOWN and evidence.unknown_for >= budget:
+    if evidence.queue == UNKNOWN and evidence.unknown_for >= budget and status in (SUBMITTED, STARTED):
         detail = f"neither the queue nor the job's directory has known it for {evidence.unknown_for:.0f} s"
         return Verdict(DIED, UNKNOWN, End(END_LOST, detail))
-    return Verdict(running if status in (SUBMITTED, STARTED) else status, evidence.queue)
+    return Verdict(STARTED if evidence.started and status == SUBMITTED else status, evidence.queue)

@@ -132,6 +132,7 @@ class Connections:
             schema.check_readable(connection, self.path)
         self.mode = journal.set_mode(connection, self.mode)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: fewer waits for the disk in bulk
         if not current:
             journal.check_locks(self.path, self.file_system, self.raw)
             schema.upgrade(connection, self.path)

@@ -25,7 +25,13 @@ def check(rows: Sequence[NewJob]) -> None:
 
 def compress(rows: Sequence[NewJob]) -> dict[str, bytes]:
     """Return the compressed parts of each row that has some; done before the lock is taken."""
-    return {row.id: zlib.compress(row.parts_json.encode(), 1) for row in rows if row.parts_json is not None}
+    return {row.id: _compressed(row.parts_json.encode()) for row in rows if row.parts_json is not None}
+
+
+def _compressed(data: bytes) -> bytes:
+    """Compress with a window no larger than small data need: setting up a large one takes most of the time."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 10, 3) if len(data) < 2000 else zlib.compressobj(1)
+    return packer.compress(data) + packer.flush()
 
 
 def insert(connection: sqlite3.Connection, rows: Sequence[NewJob], blobs: dict[str, bytes]) -> dict[str, str]:
@@ -49,31 +55,33 @@ def _owner(connection: sqlite3.Connection, pair: _Pair, owners: dict[_Pair, str]
         return None
     if pair in owners:
         return owners[pair]
-    found = connection.execute(_LIVE, pair).fetchone()
-    return None if found is None else str(found[0])
+    id: str | None = connection.execute(_LIVE, pair).fetchone()[0]
+    return id
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[NewJob], blobs: dict[str, bytes]) -> None:
     now = time.time()
-    _refuse_known(connection, rows)
-    connection.executemany(_DETAILS, [_details(row, now) for row in rows])
+    last = connection.execute("SELECT coalesce(max(num), 0) FROM details").fetchone()[0]
+    try:
+        connection.executemany(_DETAILS, [(num, *_details(row, now)) for num, row in enumerate(rows, last + 1)])
+    except sqlite3.IntegrityError:
+        raise ValueError(_known(connection, rows)) from None
     connection.executemany(_JOBS, [_job(row, int(now)) for row in rows])
-    connection.executemany(_PARTS, [(blobs[row.id], row.id) for row in rows if row.id in blobs])
+    parts = [(num, blobs[row.id]) for num, row in enumerate(rows, last + 1) if row.id in blobs]
+    connection.executemany("INSERT INTO parts VALUES (?, ?)", parts)
 
 
-def _refuse_known(connection: sqlite3.Connection, rows: Sequence[NewJob]) -> None:
+def _known(connection: sqlite3.Connection, rows: Sequence[NewJob]) -> str:
     sql = "SELECT 1 FROM jobs WHERE id = ?"
     known = [row.id for row in rows if connection.execute(sql, (row.id,)).fetchone() is not None]
-    if known:
-        raise ValueError(f"the record already has a job {', '.join(map(repr, known))}")
+    return f"the record already has a job {', '.join(map(repr, known))}"
 
 
-_LIVE: Final = "SELECT id FROM live WHERE scope = ? AND key = ? ORDER BY position LIMIT 1"
-_PARTS: Final = "INSERT INTO parts SELECT num, ? FROM details WHERE id = ?"
+_LIVE: Final = "SELECT id, min(position) FROM live WHERE scope = ? AND key = ?"
 _JOBS: Final = "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 _DETAILS: Final = """
-INSERT INTO details (id, scope, key, func, submit_state, "partition", resources, hmac_key, num_cores, t_created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO details (num, id, scope, key, func, submit_state, "partition", resources, hmac_key, num_cores, t_created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
