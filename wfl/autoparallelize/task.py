@@ -55,7 +55,9 @@ def name_of(function: Any) -> str:
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None) or type(function).__module__
-    return f"{module}.{name.removesuffix('.op')}"
+    if name.endswith(".op") and getattr(function, "__name__", "op") != "op":  # the operation of a decorated function
+        name = name.removesuffix(".op")
+    return f"{module}.{name}"
 
 
 def takes_per_item_info(op: Callable[..., Any]) -> bool:

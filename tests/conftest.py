@@ -1,0 +1,51 @@
+"""Options, markers and fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_MARKS = {"slow": "takes long", "remote": "needs configured systems", "perf": "compares times", "mpi": "runs under mpirun"}
+_OPTIONS = {"slow": "--runslow", "remote": "--runremote", "perf": "--runperf"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for mark, option in _OPTIONS.items():
+        parser.addoption(option, action="store_true", default=False, help=f"run tests marked {mark}: {_MARKS[mark]}")
+    parser.addoption("--clean", action="store_true", default=False, help="let test_clean really wipe jobs")
+    parser.addoption("--with-mpi", action="store_true", default=False, help="run tests that run under mpirun")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark, text in _MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {text}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, option in _OPTIONS.items():
+            if mark in item.keywords and not config.getoption(option):
+                item.add_marker(pytest.mark.skip(reason=f"need {option} option to run"))
+        if "mpi" in item.keywords and not config.getoption("--with-mpi"):
+            item.add_marker(pytest.mark.skip(reason="need --with-mpi option to run"))
+
+
+@pytest.fixture
+def repo_root() -> Path:
+    """Directory of the packages."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def change_test_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run the test in its own directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_per_process() -> None:
+    """Keep numerical libraries of workers from competing for the cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
