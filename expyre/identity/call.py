@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -131,7 +132,7 @@ class _Tree:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.total = hashlib.sha256(VERSION.encode())
+        self.total = bytearray(VERSION.encode())
         self.parts: list[Part] = []
 
     def add(self, value: Any, path: str, argument: int | str | None = None) -> None:
@@ -149,10 +150,11 @@ class _Tree:
             self.enter(f"file:{file.name}", file.digest, f"{file.size} bytes")
 
     def enter(self, path: str, digest: bytes, summary: str | None) -> None:
+        """Let something enter the key; None as summary if it is in the parts already."""
         name = path.encode("utf-8", "surrogatepass")
-        self.total.update(b"%d:%s%s" % (len(name), name, digest))
+        self.total += b"%d:%s%s" % (len(name), name, digest)
         if summary is not None:
-            self.parts.append(Part(path, digest.hex()[:16], summary))
+            self.parts.append(_part(path, digest, summary))
 
     def _node(self, value: Any, path: str, argument: int | str | None, depth: int) -> bytes:
         children = _children(value) if depth else None
@@ -174,13 +176,20 @@ class _Tree:
     def identity(self) -> Identity:
         for name, unit, summary in self.encoder.code.finish(self.encoder):
             self.enter(name, unit, summary)
-        key = base64.urlsafe_b64encode(self.total.digest()).decode("ascii")
+        key = base64.urlsafe_b64encode(hashlib.sha256(self.total).digest()).decode("ascii")
         return Identity(f"{VERSION}:{key}", tuple(self.parts[:MAX_PARTS]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _part(path: str, digest: bytes, summary: str) -> Part:
+    return Part(path, digest.hex()[:16], summary)
 
 
 def _children(value: Any) -> list[tuple[str, Any]] | None:
     """Return the named parts of a small container, None for a value that is one part."""
     cls = type(value)
+    if cls in _SCALARS:
+        return None
     if cls is dict and 0 < len(value) <= _WIDTH and kind_of(value) is str:
         return [(f"[{str(name)!r}]", value[name]) for name in sorted(value)]
     if (cls is tuple or cls is list) and 0 < len(value) <= 8 and not same_kinds(set(map(type, value))) <= _SCALARS:

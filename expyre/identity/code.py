@@ -54,12 +54,12 @@ class CodeCollector:
         """Append a function: its name, its own code, and the values it was made with; collect what it reaches."""
         enc.out += b"y"
         enc.reference(function)
-        named = by_name(function)
-        if self.policy == "off" and (named or "<" not in function.__qualname__):
+        if self.policy == "off" and "<" not in function.__qualname__:
             return
         found = reach_of(function)
         enc.out += found.own
-        if not named or found.user:
+        if found.carries and (found.user or not by_name(function)):
+            enc.out += b"+"
             self._write_values(enc, function)
         self._merge(function, found)
 

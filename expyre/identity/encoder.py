@@ -57,10 +57,12 @@ class Encoder:
         How many objects that are written by their reduced form enclose the present place.
     """
 
+    code: CodeCollector
+
     __slots__ = ("_active", "_hash", "_low", "_tangled", "code", "out", "reduced")
 
-    def __init__(self, code: CodeCollector) -> None:
-        self.code = code
+    def __init__(self, code: CodeCollector | None) -> None:
+        self.code = code  # type: ignore[assignment]  # None: plain values only
         self.out = bytearray()
         self.reduced = 0
         self._hash: Any = None
@@ -256,8 +258,11 @@ def sequence(enc: Encoder, value: list[Any] | tuple[Any, ...], tag: bytes) -> No
 def kind_of(value: Iterable[Any]) -> type | None:
     """Return the one type of all items, None if there are several or no items."""
     kinds = set(map(type, value))
-    if len(kinds) != 1 or not kinds <= table.keys() or not kinds.isdisjoint(aliases):
-        kinds = same_kinds(kinds)
+    if len(kinds) == 1:
+        for kind in kinds:
+            if kind in _PACKERS:
+                return kind
+    kinds = same_kinds(kinds)
     return kinds.pop() if len(kinds) == 1 else None
 
 
@@ -310,7 +315,7 @@ def _pack_floats(enc: Encoder, value: Any) -> None:
 def _pack_strings(enc: Encoder, value: Any) -> None:
     _pack_block(enc, b"s", array("q", map(len, value)))
     data = "".join(value).encode("utf-8", "surrogatepass")
-    enc.out += b"%d:" % len(data)
+    # The joined bytes end where the lengths say.
     enc.raw(data, len(data))
     if enc.reduced and b" at 0x" in data:
         raise Unstable("its reduced form holds an address", value)
@@ -319,9 +324,8 @@ def _pack_strings(enc: Encoder, value: Any) -> None:
 def _pack_block(enc: Encoder, tag: bytes, block: array[Any]) -> None:
     if sys.byteorder == "big":  # pragma: no cover
         block.byteswap()
-    enc.out += tag
-    enc.out += b"%d:" % len(block)
-    enc.raw(memoryview(block).cast("B"), 8 * len(block))
+    enc.out += tag + b"%d:" % len(block)
+    enc.raw(block, 8 * len(block))
 
 
 _PACKERS: Final[dict[type | None, Callable[[Encoder, Any], None]]] = {

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from expyre.identity import packages
-from expyre.identity.encoder import module_name
+from expyre.identity.encoder import Encoder, module_name
 from expyre.identity.files import digest_file
 from expyre.identity.source import CodeText, methods, text_of_class, text_of_function, text_of_module
+from expyre.identity.summary import summarise
 from expyre.identity.syntax import Chain, Outside
 
 GONE: Final = object()
 Names = Mapping[str, Any]
 Unit = tuple[str, bytes, str]
+_PLAIN: Final = {type(None), bool, int, float, complex, str, bytes}
 _NONE: Final = b"\0" * 32
 
 
@@ -28,7 +30,7 @@ class Reach:
     Attributes
     ----------
     own, user
-        Digest of its own code; whether that is the user's.
+        Digest of its own code and of plain default values; whether the code is the user's.
     units
         ``(path, digest, summary)`` of the code reached, its own first.
     packages
@@ -37,6 +39,8 @@ class Reach:
         ``(path, namespace, name)`` of values that may change without being replaced.
     functions
         ``(path, function)`` of functions reached that carry values: defaults, or what they are closed over.
+    carries
+        Whether the function itself carries values that are not in ``own``.
     """
 
     own: bytes = _NONE
@@ -46,17 +50,23 @@ class Reach:
     constants: list[tuple[str, Names, str]] = field(default_factory=list)
     functions: list[tuple[str, types.FunctionType]] = field(default_factory=list)
     code: types.CodeType | None = None
+    defaults: tuple[Any, Any] = (None, None)
+    carries: bool = False
     _looked_up: list[tuple[Names, str, Any]] = field(default_factory=list)
     _codes: list[tuple[types.FunctionType, types.CodeType]] = field(default_factory=list)
 
     def current(self, root: Any) -> bool:
         """Tell whether everything on the way is still what it was."""
-        if self.code is not getattr(root, "__code__", None):
+        if self.code is not None and (
+            root.__code__ is not self.code
+            or root.__defaults__ is not self.defaults[0]
+            or root.__kwdefaults__ is not self.defaults[1]
+        ):
             return False
         for names, name, value in self._looked_up:
             if names.get(name, GONE) is not value:
                 return False
-        return all(function.__code__ is code for function, code in self._codes)
+        return not self._codes or all(function.__code__ is code for function, code in self._codes)
 
     def look_up(self, names: Names, name: str) -> Any:
         """Return what a name stands for, ``GONE`` if nothing, and watch it."""
@@ -98,10 +108,12 @@ def reach(root: Any) -> Reach:
     walk = _Walk()
     walk.follow(root)
     found = walk.found
-    found.code = getattr(root, "__code__", None)
-    if found.units:
-        found.own = found.units[0][1]
+    if isinstance(root, types.FunctionType):
+        found.code, found.defaults = root.__code__, (root.__defaults__, root.__kwdefaults__)
+        found.carries = _carries(root)
     found.user = walk.owner(root) == packages.USER
+    if found.units and found.user:
+        found.own = found.units[0][1]
     return found
 
 
@@ -157,15 +169,18 @@ class _Walk:
 
     def _function(self, function: types.FunctionType, root: bool) -> None:
         path = f"code:{module_name(function)}.{function.__qualname__}"
-        if not root and (function.__defaults__ or function.__kwdefaults__ or function.__closure__):
-            self.found.functions.append((f"{path}()", function))
+        foreign = self._foreign(function, self.owner(function))
         if not root:
             self.found.watch(function)
-        if self._foreign(function, self.owner(function)):
+            if _carries(function) and not (foreign and by_name(function)):
+                self.found.functions.append((f"{path}()", function))
+        if foreign:
             return
         text = text_of_function(function.__code__, module_of(function))
         closure = dict(closure_of(function))
         bindings = self._outside(text.outside, function.__globals__, closure)
+        if not _carries(function):
+            bindings.append(_plain_digest((function.__defaults__, function.__kwdefaults__)).hex())
         self._text_unit(path, text, bindings)
 
     def _text_unit(self, path: str, text: CodeText, bindings: list[str]) -> None:
@@ -215,7 +230,9 @@ class _Walk:
             self.found.packages.update(_package(module_name(value)))
             return [f"{dotted}={module_name(value)}:{value.__qualname__}"]
         path = f"const:{_main(str(names.get('__name__')))}.{name}"
-        if changed:
+        if type(value) in _PLAIN:
+            self._unit(path, _plain_digest(value), summarise(value))
+        elif changed:
             self._unit(path, hashlib.sha256(type(value).__qualname__.encode()).digest(), "changes while it is used")
         elif path not in {known[0] for known in self.found.constants}:
             self.found.constants.append((path, names, name))
@@ -229,7 +246,7 @@ class _Walk:
         home = module_of(cls)
         text = text_of_class(cls, home)
         path = f"code:{module_name(cls)}.{cls.__qualname__}"
-        own = methods(cls)
+        own = {name: function for name, function in methods(cls).items() if not _generated(function)}
         for name in own:
             self.found.look_up(vars(cls), name)
         self._waiting.extend(base for base in (*cls.__bases__, type(cls)) if base not in (object, type))
@@ -312,12 +329,34 @@ def _within(path: str, closure: Names) -> Names:
 def _came_later(function: types.FunctionType, text: CodeText) -> bool:
     """Tell whether a method was put into its class from elsewhere."""
     code = function.__code__
-    if code.co_filename.startswith("<string>"):
+    if code.co_filename == "<string>":  # made by a decorator, from what the source says
         return False
     return code.co_filename != text.filename or not text.lines[0] <= code.co_firstlineno <= text.lines[1]
 
 
+def _generated(function: types.FunctionType) -> bool:
+    """Tell whether a method was made by a decorator or metaclass such as that of dataclasses, enums, named tuples."""
+    name = function.__code__.co_filename
+    made = function.__qualname__.startswith("__create_fn__") or function.__module__.startswith("namedtuple_")
+    return made or name.startswith("<attrs") or packages.owner_of("", name) != packages.USER
+
+
+def _carries(function: types.FunctionType) -> bool:
+    """Tell whether a function carries values other than plain defaults."""
+    if function.__closure__:
+        return True
+    values = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    return not set(map(type, values)) <= _PLAIN
+
+
+def _plain_digest(value: Any) -> bytes:
+    return Encoder(None).digest(value)
+
+
 def _class_digest(cls: type) -> bytes:
+    if issubclass(cls, tuple) and "_fields" in vars(cls):
+        defaults = [(name, repr(value)) for name, value in vars(cls).get("_field_defaults", {}).items()]
+        return hashlib.sha256(repr((vars(cls)["_fields"], defaults)).encode("utf-8", "surrogatepass")).digest()
     names = sorted(name for name in vars(cls) if not (name.startswith("__") and name.endswith("__")))
     hints = [(name, str(hint)) for name, hint in getattr(cls, "__annotations__", {}).items()]
     plain = [repr(item) for name in names if isinstance(item := vars(cls)[name], (int, float, str, bool, type(None)))]

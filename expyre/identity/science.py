@@ -70,10 +70,19 @@ def _floats(enc: Encoder, value: Any, dtype: Any) -> None:
         return
     if not dtype.isnative:
         value = value.astype(dtype.newbyteorder("="))
-    missing = value != value
-    if missing.any():
+    if _has_nan(value):
         value = _one_nan(value, dtype)
     _block(enc, value)
+
+
+def _has_nan(value: Any) -> bool:
+    if value.size < 10_000 and value.flags.c_contiguous:
+        # The quickest look at a small array: a sum of squares is nan only if something in it may be.
+        flat = value.reshape(-1)
+        total = flat.dot(flat)
+        if total == total:
+            return False
+    return bool((value != value).any())
 
 
 def _one_nan(value: Any, dtype: Any) -> Any:
@@ -167,6 +176,7 @@ def _atoms(enc: Encoder, value: Any) -> None:
 def _write_atoms(enc: Encoder, value: Any) -> None:
     state = value.__dict__
     arrays = state["arrays"]
+    enc.out += state["_cellobj"].array.tobytes() + state["_pbc"].tobytes() + state["_celldisp"].tobytes()
     try:
         for name in sorted(arrays):
             enc.text(name)
@@ -174,15 +184,25 @@ def _write_atoms(enc: Encoder, value: Any) -> None:
     except Unstable as error:
         raise error.at(f".arrays[{name!r}]") from None
     enc.out += b";"
-    write_array(enc, value.cell.array)
-    write_array(enc, value.pbc)
-    write_array(enc, state["_celldisp"])
+    _attribute(enc, "info", state["info"])
+    _attribute(enc, "constraints", value.constraints)
     calc = state.get("_calc")
-    rest = {"info": state["info"], "constraints": list(value.constraints), "calc": calc}
-    extra = {name: item for name, item in state.items() if name not in _ATOMS}
-    write_state(enc, {**rest, **extra} if extra else rest)
     if calc is not None:
+        _attribute(enc, "calc", calc)
         _calculated_for(enc, calc, value)
+    if not state.keys() <= _ATOMS:
+        enc.out += b","
+        write_state(enc, {name: item for name, item in state.items() if name not in _ATOMS})
+
+
+def _attribute(enc: Encoder, name: str, value: Any) -> None:
+    if not value and type(value) in (list, dict):
+        enc.out += b"-"
+        return
+    try:
+        enc.write(value)
+    except Unstable as error:
+        raise error.at(f".{name}") from None
 
 
 _ATOMS: Final = frozenset({"arrays", "info", "_cellobj", "_pbc", "_celldisp", "_constraints", "_calc", "constraints"})

@@ -69,8 +69,8 @@ class SourceFile:
 def first_line(node: ast.AST) -> int:
     """Return the line a definition starts on, which is that of its first decorator."""
     decorators = getattr(node, "decorator_list", None) or []
-    line: int = getattr(node, "lineno", 0)
-    return min([line, *(decorator.lineno for decorator in decorators)])
+    lines: list[int] = [decorator.lineno for decorator in decorators]
+    return min([getattr(node, "lineno", 0), *lines])
 
 
 def _index(node: ast.AST, prefix: str, file: SourceFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sized
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ def _container(value: Any) -> str:
 
 def _object(value: Any) -> str:
     cls = type(value)
+    if isinstance(value, enum.Enum):
+        return f"{cls.__name__}.{value.name}"
     if hasattr(cls, "dtype") and hasattr(cls, "shape"):
         return _array(value)
     if hasattr(value, "__qualname__") and hasattr(value, "__module__"):
