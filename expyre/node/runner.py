@@ -208,10 +208,13 @@ def exception_bytes(exc: BaseException) -> bytes:
 
 def describe(exc: BaseException) -> dict[str, Any]:
     """Return an exception as plain data from which one of the same name and nearest known base can be made."""
+    # an OSError keeps the names of its files elsewhere
+    args = OSError.__reduce__(exc)[1] if isinstance(exc, OSError) else exc.args
     return {
         STAND_IN: 1,
         "classes": [(cls.__module__, cls.__qualname__) for cls in type(exc).__mro__],
-        "args": [plain(arg) for arg in exc.args],
+        "args": [plain(arg) for arg in args],
+        "attributes": {name: plain(value) for name, value in vars(exc).items() if name != "__notes__"},
         "text": text_of(exc),
         "notes": [str(note) for note in getattr(exc, "__notes__", ())],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import pickle
 import struct
@@ -152,12 +153,12 @@ def rebuild(description: Mapping[str, Any]) -> BaseException:
     classes: list[tuple[str, str]] = description["classes"]
     text: str = description["text"]
     module, qualname = classes[0]
-    for base in (*_importable(classes), Exception):
-        body = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text, "__init__": _no_init}
+    body = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text}
+    bodies = (body, {**body, "__init__": _no_init})
+    for base, how in itertools.product((*_importable(classes), Exception), bodies):
         try:
-            cls = type(qualname.rpartition(".")[2], (base,), body)
-            exc: BaseException = cls.__new__(cls, *description["args"])
-            exc.args = tuple(description["args"])
+            exc: BaseException = type(qualname.rpartition(".")[2], (base,), how)(*description["args"])
+            vars(exc).update(description["attributes"])
         except Exception:
             continue
         if description["notes"]:
@@ -167,7 +168,7 @@ def rebuild(description: Mapping[str, Any]) -> BaseException:
 
 
 def _no_init(self: BaseException, *args: Any) -> None:
-    """Take the place of an ``__init__`` whose arguments are not known."""
+    """Take the place of an ``__init__`` that wants other arguments."""
 
 
 def _importable(classes: list[tuple[str, str]]) -> list[type[BaseException]]:
