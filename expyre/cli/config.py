@@ -11,7 +11,7 @@ import click
 from expyre.cli.output import Screen, echo_json, json_option, quiet_option
 from expyre.cli.session import Session, pass_session
 from expyre.cli.text import clean
-from expyre.units import kB_to_mem, time_to_HMS
+from expyre.units import time_to_HMS
 
 if TYPE_CHECKING:
     from expyre.config import Project
@@ -84,6 +84,6 @@ def _nodes(spec: dict[str, Any]) -> str:
     limit, memory = spec.get("max_time"), spec.get("max_mem")
     words = [f"{spec.get('num_cores')} cores"]
     words += [f"{spec['num_gpus']} GPUs"] if spec.get("num_gpus") else []
-    words += [f"{kB_to_mem(memory)}" if memory is not None else "memory not limited"]
+    words += [f"{memory / 2**20:.3g} GB" if memory is not None else "memory not limited"]
     words += [time_to_HMS(limit) if limit is not None else "time not limited"]
     return ", ".join(words)

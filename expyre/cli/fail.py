@@ -9,7 +9,7 @@ import click
 
 from expyre.cli.ask import accepted, refuse_without_filter
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import warn
+from expyre.cli.output import count, warn
 from expyre.cli.queue import note_all
 from expyre.cli.session import Session, pass_session
 from expyre.cli.text import clean
@@ -36,7 +36,7 @@ def fail_job(session: Session, selection: Selection, yes: bool) -> None:
     done = [row for row in chosen if _fail(row)]
     if done:
         note_all(session, done, _WORDS)
-    warn(f"Failed {len(done)} jobs")
+    warn(f"Failed {count(len(done))}")
     if len(done) < len(chosen):
         raise click.exceptions.Exit(1)
 

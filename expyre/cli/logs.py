@@ -54,9 +54,9 @@ def logs(
     if as_json:
         echo_json({name: tail.last(lines) for name, tail in tails.items()})
         return
-    _print_all(tails, lines, headed=only is None)
+    shown = _print_all(tails, lines, headed=only is None)
     if follow:
-        _follow(session, system, row, tails, headed=only is None)
+        _follow(session, system, row, tails, shown, headed=only is None)
     elif not any(path.exists() for path in found.values()):
         warn(f"{row.id} ({row.status}) has left no output in {job_directory(system, row)}")
 
@@ -144,23 +144,30 @@ def _heading(name: str, path: Path) -> str:
     return Screen.current().bold(f"==> {name}: {path} <==")
 
 
-def _print_all(tails: dict[str, Tail], lines: int | None, *, headed: bool) -> None:
+def _print_all(tails: dict[str, Tail], lines: int | None, *, headed: bool) -> str:
+    """Print files; return the name of the last."""
+    shown = ""
     for name, tail in tails.items():
         text = tail.last(lines)
         if text:
             if headed:
                 click.echo(_heading(name, tail.path))
             click.echo(text, nl=headed and not text.endswith("\n"))
+            shown = name
+    return shown
 
 
-def _follow(session: Session, system: System | None, row: JobRow, tails: dict[str, Tail], *, headed: bool) -> None:
+def _follow(
+    session: Session, system: System | None, row: JobRow, tails: dict[str, Tail], shown: str, *, headed: bool
+) -> None:
     if system is not None and system.host is not None:
         message = f"only jobs on this machine can be followed; {row.id} runs on {system.host}: repeat `xpr logs`"
         raise RequestError(message)
     for name, text in _growth(session, row, tails):
-        if headed:
+        if headed and name != shown:
             click.echo(_heading(name, tails[name].path))
         click.echo(text, nl=False)
+        shown = name
 
 
 def _growth(session: Session, row: JobRow, tails: dict[str, Tail]) -> Iterator[tuple[str, str]]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from expyre.cli.ask import confirm_if_watched
 from expyre.cli.complete import complete_system
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import warn
+from expyre.cli.output import count, warn
 from expyre.cli.session import Session, pass_session
 from expyre.errors import RecordError, RequestError
 from expyre.states import STATUSES
+
+if TYPE_CHECKING:
+    from expyre.jobsdb import JobsDB
 
 __all__ = ["create_job", "db_unlock", "reset_status"]
 
@@ -33,10 +37,10 @@ def reset_status(session: Session, selection: Selection, new: str, yes: bool) ->
 
     rows = [row for row in selection.rows(session) if row.status != new]
     if not selection.given and rows:
-        confirm_if_watched(f"No filter given: set all {len(rows)} jobs to {new}?", yes)
+        confirm_if_watched(f"No filter given: set the status of all {count(len(rows))} to {new}?", yes)
     changes = [Change(row.id, status=new, note="xpr reset_status") for row in rows]
     changed = session.record.step(changes, force=True) if changes else set()
-    warn(f"Status of {len(changed)} jobs set to {new}")
+    warn(f"Status of {count(len(changed))} set to {new}")
     if len(changed) < len(rows):
         names = ", ".join(row.id for row in rows if row.id not in changed)
         raise RecordError(f"not changed, because another job now stands for the same call, or they are gone: {names}")
@@ -55,13 +59,28 @@ def create_job(session: Session, from_dir: Path, system: str, id_: str | None, n
     job_name = name if name is not None else job_id[:-_TAIL]
     if not job_name:
         raise RequestError(f"no name can be made of the id {job_id!r}; give one with --name")
+    record = session.create_record()
     try:
-        session.create_record().add(
-            job_id, name=job_name, from_dir=str(from_dir), system=system, remote_id="NA", remote_status="unknown"
-        )
+        record.add(job_id, job_name, from_dir, system=system, remote_id="NA", remote_status="unknown")
     except ValueError as exc:
         raise RecordError(str(exc)) from exc
+    _know_again(record, job_id, job_name, from_dir)
     warn(f"Created job {job_id}")
+
+
+def _know_again(record: JobsDB, job_id: str, name: str, directory: Path) -> None:
+    """Record what a job's directory and id tell of it: the key that signs its results, and that of its call."""
+    from expyre.jobsdb import Change
+    from expyre.stage import names
+
+    try:
+        signs = bytes.fromhex((directory / names.KEY).read_text().strip())
+    except (OSError, ValueError):
+        return
+    details: dict[str, object] = {"hmac_key": signs}
+    if len(job_id) == len(name) + _TAIL and job_id.startswith(f"{name}_"):
+        details |= {"scope": name, "key": f"k1:{job_id[-_TAIL + 1 : -9]}"}
+    record.step([Change(job_id, details=details, note="xpr create_job")])
 
 
 @click.command("db_unlock")

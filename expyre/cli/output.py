@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow
 
-__all__ = ["Screen", "echo_ids", "echo_json", "facts", "json_option", "quiet_option", "warn"]
+__all__ = ["Screen", "count", "echo_ids", "echo_json", "facts", "json_option", "quiet_option", "warn"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -76,6 +76,11 @@ def echo_ids(rows: Iterable[JobRow]) -> None:
     text = "".join(f"{row.id}\n" for row in rows)
     if text:
         click.echo(text, nl=False)
+
+
+def count(number: int) -> str:
+    """Return a number of jobs in words."""
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def warn(message: str) -> None:

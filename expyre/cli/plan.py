@@ -58,9 +58,9 @@ def _lines(calls: list[PlannedCall], screen: Screen, scripts: bool) -> list[str]
 
 def _table(calls: list[PlannedCall], screen: Screen) -> list[str]:
     columns = [
-        Column("call", [call.op for call in calls], 8),
-        Column("goes to", [_where(call) for call in calls], 8),
-        Column("because of", [call.key_matched or "-" for call in calls], 8),
+        Column("call", [call.op for call in calls], 8, right=False),
+        Column("goes to", [_where(call) for call in calls], 8, right=False),
+        Column("because of", [call.key_matched or "-" for call in calls], 8, right=False),
         *(_numbers(head, [getattr(call, name) for call in calls]) for head, name in _COUNTS),
         Column("time", ["-" if call.max_time is None else time_to_HMS(call.max_time) for call in calls]),
     ]

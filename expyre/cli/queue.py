@@ -9,7 +9,7 @@ import click
 
 from expyre.cli.ask import confirm_if_watched, refuse_without_filter
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import Screen, warn
+from expyre.cli.output import Screen, count, warn
 from expyre.cli.session import Session, by_system, pass_session
 from expyre.errors import ExPyReError
 from expyre.states import GROUPS
@@ -56,11 +56,11 @@ def _order(session: Session, selection: Selection, yes: bool, verb: str, order: 
     rows = list(selection.rows(session))
     there = [row for row in rows if row.remote_id and row.status in GROUPS["ongoing"]]
     if len(there) < len(rows):
-        warn(f"{len(rows) - len(there)} of {len(rows)} jobs are not in a queue: nothing to {verb}")
+        warn(f"{len(rows) - len(there)} of {count(len(rows))} not in a queue: nothing to {verb}")
     if not there:
         warn(f"No jobs to {verb}")
         return
-    confirm_if_watched(f"{verb.capitalize()} {len(there)} jobs?", yes)
+    confirm_if_watched(f"{verb.capitalize()} {count(len(there))}?", yes)
     if not _give(session, there, verb, order):
         raise click.exceptions.Exit(1)
 
@@ -76,7 +76,7 @@ def _give(session: Session, rows: Sequence[JobRow], verb: str, order: _Order) ->
         else:
             note_all(session, here, f"xpr {verb}")
             told += len(here)
-    warn(f"{verb}: {told} of {len(rows)} jobs (`xpr sync` fetches what came of it)")
+    warn(f"{verb}: {told} of {count(len(rows))}" + (" (`xpr sync` fetches what came of it)" if told else ""))
     return told == len(rows)
 
 

@@ -10,7 +10,7 @@ import click
 
 from expyre.cli.ask import accepted, refuse_without_filter
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import warn
+from expyre.cli.output import count, warn
 from expyre.cli.queue import cancel_jobs
 from expyre.cli.session import Session, pass_session
 from expyre.cli.text import clean
@@ -43,7 +43,7 @@ def rm(session: Session, selection: Selection, yes: bool, wipe: bool) -> None:
     gone = _wipe(session, chosen) if wipe else _leave(session, chosen)
     for row in gone:
         session.record.remove(row.id)
-    warn(f"Removed {len(gone)} of {len(rows)} jobs from the record")
+    warn(f"Removed {len(gone)} of {count(len(rows))} from the record")
     if len(gone) < len(chosen):
         raise click.exceptions.Exit(1)
 
@@ -74,10 +74,10 @@ def _leave(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
     if running:
         listed = ", ".join(f"{row.remote_id}@{row.system}" for row in running[:5])
         more = ", …" if len(running) > 5 else ""
-        warn(f"warning: {len(running)} jobs are still in a queue and go on ({listed}{more}); rm -c cancels them")
+        warn(f"warning: still in a queue and going on: {count(len(running))} ({listed}{more}); rm -c cancels them")
     left = [line for row in rows for line in _left(session, row)]
     if left:
-        click.echo("\n".join([*left, "These files stay; `xpr rm -c` removes them together with the jobs."]))
+        click.echo("\n".join([*left, "These files stay (with -c they would have been removed)."]))
     return list(rows)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING
 
 import click
 
 from expyre.cli.ask import confirm_if_watched, refuse_without_filter
 from expyre.cli.complete import complete_system
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import warn
+from expyre.cli.output import count, warn
 from expyre.cli.session import Session, pass_session
 from expyre.cli.text import clean
 from expyre.errors import ExPyReError, RequestError
@@ -19,7 +20,7 @@ from expyre.states import DIED, FAILED
 
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow
-    from expyre.resources import Resources
+    from expyre.system import System
 
 __all__ = ["retry"]
 
@@ -33,6 +34,7 @@ _factor = click.FloatRange(min=0, min_open=True)
 @click.option("--mem-factor", type=_factor, default=1.0, metavar="X", help="Ask for so many times the memory.")
 @click.option("--on", metavar="SYSTEM", help="Submit to another system.", shell_complete=complete_system)
 @click.option("--resources", metavar="JSON", help="Ask for these resources instead, as a JSON object.")
+@click.option("--python-cmd", default="python3", show_default=True, help="Interpreter of the jobs.")
 @selects(default_status=f"{FAILED},{DIED}")
 @pass_session
 def retry(
@@ -44,10 +46,12 @@ def retry(
     mem_factor: float,
     on: str | None,
     resources: str | None,
+    python_cmd: str,
 ) -> None:
     """Submit failed and died jobs again, as the same jobs: a script that waits for them gets their results.
 
-    What they left behind is removed. Resources and system are those of the last submission unless given here.
+    What they left behind is removed. Resources and system are those of the last submission unless given here; extra
+    lines of the job script's header are not kept from there.
     """
     refuse_without_filter(selection.given or reason is not None, "retry")
     rows = _retryable(list(selection.rows(session)), reason)
@@ -58,11 +62,12 @@ def retry(
     groups, missing = _groups(rows, on, given)
     for row in missing:
         warn(f"{clean(row.id)}: its system or resources are not recorded; give --on and --resources")
-    count = sum(map(len, groups.values()))
-    if count:
-        confirm_if_watched(f"Submit {count} jobs again?", yes)
-    done = sum(_resubmit(session, *group, members, time_factor, mem_factor) for group, members in groups.items())
-    warn(f"Submitted {done} jobs again")
+    total = sum(map(len, groups.values()))
+    if total:
+        confirm_if_watched(f"Submit {count(total)} again?", yes)
+    factors = (time_factor, mem_factor)
+    done = sum(_resubmit(session, *group, members, factors, python_cmd) for group, members in groups.items())
+    warn(f"Submitted {count(done)} again")
     if done < len(rows):
         raise click.exceptions.Exit(1)
 
@@ -84,11 +89,11 @@ def _given_resources(text: str) -> str:
         raise RequestError(f"--resources: not JSON: {exc}") from None
     if not isinstance(given, Mapping):
         raise RequestError('--resources: a JSON object is wanted, like {"max_time": "2h", "num_nodes": 1}')
-    try:
-        Resources(**given)
-    except TypeError as exc:
-        raise RequestError(f"--resources: {exc}") from None
-    return json.dumps(given, sort_keys=True)
+    known = signature(Resources).parameters
+    if unknown := [name for name in given if name not in known]:
+        raise RequestError(f"--resources: there is no {', '.join(unknown)}; known are: {', '.join(known)}")
+    Resources(**{"max_time": None, **given})
+    return json.dumps({"max_time": None, **given}, sort_keys=True)
 
 
 def _groups(
@@ -107,23 +112,32 @@ def _groups(
 
 
 def _resubmit(
-    session: Session, system: str, asked: str, rows: Sequence[JobRow], time_factor: float, mem_factor: float
+    session: Session, system: str, asked: str, rows: Sequence[JobRow], factors: tuple[float, float], python_cmd: str
 ) -> int:
     """Submit jobs of one system and equal resources again; return how many were."""
     from expyre.func import start_jobs
+    from expyre.jobsdb import Change
+    from expyre.resources import Resources
 
     try:
-        session.system(system)
-        wanted = _resources(json.loads(asked)).scaled(time=time_factor, mem=mem_factor)
-        start_jobs(session.jobs(rows), wanted, system, force_rerun=True)
+        place = session.system(system)
+        wanted = Resources(**json.loads(asked)).scaled(time=factors[0], mem=factors[1])
+        partial = all(_had_part_of_a_node(row, place) for row in rows)
+        # before anything of the last run is removed
+        wanted.find_nodes(place.partitions or {}, exact_fit=False, partial_node=partial)
+        jobs = session.jobs(rows)
+        start_jobs(
+            jobs, wanted, system, exact_fit=False, partial_node=partial, python_cmd=python_cmd, force_rerun=True
+        )
     except (ExPyReError, OSError) as exc:
         warn(f"{system}: {exc}")
         after = session.record.rows([row.id for row in rows])
-        return sum(row.id in after and after[row.id].remote_id not in (None, row.remote_id) for row in rows)
+        rows = [row for row in rows if row.id in after and after[row.id].remote_id not in (None, row.remote_id)]
+    session.record.step([Change(row.id, details={"tries": row.tries + 1}, note="xpr retry") for row in rows])
     return len(rows)
 
 
-def _resources(kwargs: dict[str, Any]) -> Resources:
-    from expyre.resources import Resources
-
-    return Resources(**kwargs)
+def _had_part_of_a_node(row: JobRow, system: System) -> bool:
+    """Tell whether a job was given fewer cores than its node has: it had asked for part of a node."""
+    node = (system.partitions or {}).get(row.partition or "", {})
+    return row.num_cores is not None and row.num_cores < node.get("num_cores", 0)

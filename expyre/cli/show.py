@@ -61,7 +61,7 @@ def _about(row: JobRow) -> Iterator[str]:
     names = ("id", "name", "status", "system", "remote_id", "remote_status", "partition", "num_cores", "tries")
     for name in names:
         value = getattr(row, name)
-        if value is not None:
+        if value is not None and (name, value) != ("tries", 0):
             yield f"{name}: {value}"
     yield f"directory: {row.from_dir}" + ("" if row.from_dir and Path(row.from_dir).is_dir() else " (not there)")
     if row.func:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -59,7 +59,7 @@ class Report:
     def add(self, row: JobRow) -> None:
         """Count a job."""
         self.jobs[row.status] += 1
-        self.tries += max(row.tries - 1, 0)
+        self.tries += row.tries
         for name, (start, end) in _PHASES.items():
             begun, over = getattr(row, start), getattr(row, end)
             if begun is not None and over is not None and over >= begun:
@@ -110,7 +110,7 @@ def quantiles(values: Sequence[float]) -> list[float]:
 
 def _as_json(report: Report) -> dict[str, object]:
     times = {name: dict(zip(_HEADS, quantiles(v), strict=False)) | {"jobs": len(v)} for name, v in report.times.items()}
-    return {**asdict(report), "times": times}
+    return {**vars(report), "times": times}
 
 
 def _lines(reports: dict[str, Report], screen: Screen) -> list[str]:
@@ -133,14 +133,14 @@ def _table(columns: list[Column], screen: Screen) -> list[str]:
 def _counts(reports: dict[str, Report]) -> list[Column]:
     there = [status for status in STATUSES if any(report.jobs[status] for report in reports.values())]
     columns = [Column(status, [str(report.jobs[status]) for report in reports.values()]) for status in there]
-    return [Column("system", list(reports)), *columns]
+    return [Column("system", list(reports), right=False), *columns]
 
 
 def _quantile_columns(timed: list[tuple[str, str, list[float]]]) -> list[Column]:
     rows = [quantiles(values) for _, _, values in timed]
     return [
-        Column("system", [name for name, _, _ in timed]),
-        Column("time", [phase for _, phase, _ in timed]),
+        Column("system", [name for name, _, _ in timed], right=False),
+        Column("time", [phase for _, phase, _ in timed], right=False),
         Column("jobs", [str(len(values)) for _, _, values in timed]),
         *(Column(head, [duration(row[i]) for row in rows]) for i, head in enumerate(_HEADS)),
     ]
@@ -149,9 +149,13 @@ def _quantile_columns(timed: list[tuple[str, str, list[float]]]) -> list[Column]
 def _costs(reports: dict[str, Report]) -> list[Column]:
     values = list(reports.values())
     return [
-        Column("system", list(reports)),
+        Column("system", list(reports), right=False),
         Column("used", [f"{report.core_hours:.1f}" for report in values]),
         Column("wasted", [f"{report.wasted:.1f}" for report in values]),
         Column("resubmitted", [str(report.tries) for report in values]),
-        Column("ended badly", [", ".join(f"{n} {why}" for why, n in r.ends.most_common()) or "-" for r in values]),
+        Column("ended badly", [_ends(report) for report in values], right=False),
     ]
+
+
+def _ends(report: Report) -> str:
+    return ", ".join(f"{number} {why}" for why, number in report.ends.most_common()) or "-"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from expyre.cli.filters import Selection, selects
-from expyre.cli.output import warn
+from expyre.cli.output import count, warn
 from expyre.cli.session import Session, by_system, pass_session
 from expyre.errors import ExPyReError
 
@@ -45,7 +45,7 @@ def _submitted(rows: list[JobRow]) -> list[JobRow]:
     """Return the rows that some system may know of: a job that was never submitted has nothing to fetch."""
     there = [row for row in rows if row.system and row.remote_id]
     if len(there) < len(rows):
-        warn(f"{len(rows) - len(there)} of {len(rows)} jobs were never submitted: nothing to fetch")
+        warn(f"{len(rows) - len(there)} of {count(len(rows))} never submitted: nothing to fetch")
     return there
 
 
@@ -54,7 +54,7 @@ def _sync(session: Session, name: str, rows: list[JobRow], verbose: bool) -> boo
     from expyre import gather
 
     if verbose:
-        warn(f"{name}: {len(rows)} jobs")
+        warn(f"{name}: {count(len(rows))}")
     with _Faults() as faults:
         try:
             session.system(name)

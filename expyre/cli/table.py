@@ -28,12 +28,15 @@ class Column:
         The column is never made narrower than this (None: never narrower at all).
     shorten
         How a cell is made to fit a width.
+    right
+        Whether cells are aligned to the right.
     """
 
     head: str
     cells: list[str]
     least: int | None = None
     shorten: Callable[[str, int], str] = field(default=_crop_middle)
+    right: bool = True
 
     def __post_init__(self) -> None:
         if not "".join(self.cells).isprintable():
@@ -54,10 +57,11 @@ class Column:
         self.width = columns
 
     def padded(self) -> list[str]:
-        """Return the cells, right-aligned in the column."""
+        """Return the cells, as wide as the column."""
         if self._plain:
-            return [cell.rjust(self.width) for cell in self.cells]
-        return [pad(cell, self.width) for cell in self.cells]
+            fill = str.rjust if self.right else str.ljust
+            return [fill(cell, self.width) for cell in self.cells]
+        return [pad(cell, self.width, right=self.right) for cell in self.cells]
 
 
 def fit(columns: Sequence[Column], total: int) -> bool:
@@ -77,6 +81,6 @@ def fit(columns: Sequence[Column], total: int) -> bool:
 
 
 def render(columns: Sequence[Column]) -> list[str]:
-    """Return heading and rows: headings left-aligned, cells right-aligned, one blank between columns."""
+    """Return heading and rows: headings left-aligned, one blank between columns."""
     head = " ".join(pad(column.head, column.width, right=False) for column in columns)
     return [head, *map(" ".join, zip(*(column.padded() for column in columns), strict=True))]

@@ -94,7 +94,7 @@ def _short(row: JobRow) -> str:
 
 def _print(row: JobRow, answer: Answer) -> None:
     screen = Screen.current()
-    click.echo(f"{clean(row.id)} is {screen.status(row.status)}: {clean(answer.state)}")
+    click.echo(f"{clean(row.id)} ({screen.status(row.status)}): {clean(answer.state)}")
     for line in answer.details:
         click.echo(f"  {clean(line)}")
     if answer.recomputed:
@@ -169,7 +169,7 @@ def _failed(row: JobRow, system: System | None) -> Answer:
     logs = _last_lines(row, system)
     error = stage.error_text(Path(row.from_dir or ""))
     if row.status == FAILED:
-        headline = error.strip().splitlines()[0] if error.strip() else "no error text was left"
+        headline = next(iter(error.strip().splitlines()), "no error text was left").removeprefix("Exception: ")
         step = "mend the function or its inputs and run the script again (a new job is made), or: xpr retry {id}"
         return Answer(f"its function raised an error ({headline})", logs=logs | _cut("error", error), next=step)
     state, step = _ENDS.get(row.reason or "", _DIED)

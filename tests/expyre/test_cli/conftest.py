@@ -26,8 +26,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     monkeypatch.setenv("EXPYRE_LOCAL_DIR", str(tmp_path / "spool"))
     monkeypatch.setattr(config, "_current", None)
     config.init(directory)
-    yield config.project()
-    config.project().close()
+    found = config.project()
+    yield found
+    found.close()
 
 
 @pytest.fixture

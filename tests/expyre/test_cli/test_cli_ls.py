@@ -98,7 +98,9 @@ def test_a_terminal_of_80_columns(add: Add) -> None:
     assert code == 0
     lines = plain(out).splitlines()
     assert all(width(line) <= 80 for line in lines)
-    assert lines[2].split() == ["0", "relax_of_quite_a_long_chain_c…abcd0000", "started(2h)", "1234567@cluster", "running"]
+    _, job, *others = lines[2].split()
+    assert job == "relax_of_quite_a_long_chain_c…abcd0000"
+    assert others == ["started(2h)", "1234567@cluster", "running"]
     assert "\x1b[" in out
 
 

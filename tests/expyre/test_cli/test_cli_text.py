@@ -77,7 +77,8 @@ def test_splitting_never_fails_and_loses_nothing_but_commas_and_blanks(text: str
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0, "0s"), (1.25, "1.25s"), (42.4, "42s"), (90, "1.5m"), (7200, "2h"), (2e5, "2.31d"), (-90, "-1.5m")],
+    [(None, "-"), (0, "0s"), (1.25, "1.25s"), (42.4, "42s"), (90, "1.5m"), (7200, "2h"),
+     (2e5, "2.31d"), (-90, "-1.5m")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
