@@ -109,7 +109,7 @@ def _copy_tree(source: Path, target: Path, exclude: frozenset[str]) -> None:
     if source.is_symlink() and not source.is_dir():
         _replace(source, target)
     elif source.is_dir():
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(target)
         for name in sorted(os.listdir(source), key=lambda name: (not name.startswith(_ENDED_PREFIX), name)):
             if name not in exclude:
                 with contextlib.suppress(FileNotFoundError):  # a running job's files come and go
@@ -118,9 +118,16 @@ def _copy_tree(source: Path, target: Path, exclude: frozenset[str]) -> None:
         _replace(source, target)
 
 
+def _make_private(directory: Path) -> None:
+    """Make a directory and those above it where they are missing, for their owner only."""
+    if not directory.is_dir():
+        _make_private(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
 def _replace(source: Path, target: Path) -> None:
     """Copy one file so that whoever looks at the target sees all of it or the old one."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(target.parent)
     temporary = target.with_name(f".tmp_{os.getpid()}_{target.name}"[:255])
     try:
         shutil.copy2(source, temporary)

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -66,9 +67,10 @@ def _prepare(job: dict[str, Any], budget: Budget) -> str | None:
     path = os.path.join(directory, job["script_name"])
     try:
         # under a new name first: a shell that reads the old script goes on reading that
-        with open(f"{path}.tmp", "w", encoding="utf-8", errors="surrogateescape") as file:
+        temporary = f"{path}.{os.getpid()}-{threading.get_ident()}"
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(job["script"])
-        os.replace(f"{path}.tmp", path)
+        os.replace(temporary, path)
     except OSError as exc:
         return f"cannot write the script of job {job['name']} to {path}: {exc.strerror}"
     return None

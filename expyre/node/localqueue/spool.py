@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -39,7 +40,7 @@ _PROGRAM = """\
 import sys
 sys.path.insert(0, sys.argv[1])
 from expyre_node.localqueue.supervisor import main
-main(sys.argv[2])
+main(sys.argv[2], int(sys.argv[3]))
 """
 # The shell returns at once and leaves the supervisor without a parent; $0 is its log.
 _DETACH = '"$@" >> "$0" 2>&1 < /dev/null &'
@@ -145,21 +146,48 @@ class Spool:
         return True
 
     def ensure_supervisor(self) -> None:
-        """Wake the supervisor, or start one."""
-        if not self.wake():
-            self._start_supervisor()
+        """Wake the supervisor, or start one.
 
-    def _start_supervisor(self) -> None:
+        Whoever starts a supervisor holds its lock already and hands it down, so that only one is started however many
+        want one. Where the lock is taken and nobody listens, a supervisor is on its way up, and will look at the table
+        after it, or on its way out, which takes no longer than the pause.
+        """
+        for _ in range(3):
+            if self.wake():
+                return
+            lock = self.lock()
+            if lock is not None:
+                try:
+                    self._start_supervisor(lock)
+                finally:
+                    os.close(lock)
+                return
+            time.sleep(0.005)
+
+    def lock(self) -> int | None:
+        """Return the open and locked file that makes its holder the only supervisor; None if somebody has it."""
+        number = os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(number)
+            if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return None
+            raise
+        return number
+
+    def _start_supervisor(self, lock: int) -> None:
         """Start a supervisor in a session of its own, without a parent.
 
         It runs from a copy of this package, with the plain interpreter: neither a change of the sources, nor the
         packages and variables of a virtual environment reach it.
         """
         words = [sys.executable or "python3", "-I", "-S", "-c", _PROGRAM, os.fspath(self._code()), os.fspath(self.path)]
+        words.append(str(lock))
         not_for_it = (JOB_VARIABLE, "EXPYRE_KILL_AT")
         environment = {name: value for name, value in os.environ.items() if name not in not_for_it}
         command = ["/bin/sh", "-c", _DETACH, os.fspath(self.log), *words]
-        subprocess.run(command, env=environment, cwd="/", start_new_session=True, stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=environment, cwd="/", start_new_session=True, pass_fds=[lock], check=True)
 
     def _code(self) -> Path:
         """Return the directory with the copy of this package, writing it if it is not there."""

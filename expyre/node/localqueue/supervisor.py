@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import select
@@ -11,10 +9,10 @@ import signal
 import sqlite3
 import sys
 import time
-from typing import Any, Callable  # noqa: UP035  (Python 3.9)
+from collections.abc import Iterator
 
 from . import processes
-from .budget import Free, choose
+from .budget import Demand, Free, choose
 from .running import DIED, NODE_FAILED, OUT_OF_MEMORY, TIMED_OUT, Ended, Running, adopt, demand_of, launch
 from .spool import DONE, KEEP_DAYS, QUEUED, RUNNING, Spool, transaction
 from .state import read_budget
@@ -105,7 +103,7 @@ class Supervisor:
             return False
         os.close(self._fifo)
         if not self._unfinished():
-            return True
+            return True  # nothing may come between this look and the release of the lock
         self._listen()  # a job came between the last look and the closing
         return False
 
@@ -218,7 +216,7 @@ class Supervisor:
         rows = self.db.execute("SELECT * FROM jobs WHERE state = ? ORDER BY id LIMIT ?", [QUEUED, SCAN])
         queued: dict[int, sqlite3.Row] = {}
 
-        def demands() -> Any:
+        def demands() -> Iterator[Demand]:
             for row in rows:
                 queued[row["id"]] = row
                 yield demand_of(row)
@@ -246,24 +244,6 @@ class Supervisor:
         self.db.execute("UPDATE jobs SET pid = ?, pid_start = ? WHERE id = ?", [job.pid, job.start, job.id])
 
 
-def _lock(spool: Spool, tries: int = 200) -> int | None:
-    """Return the open lock file, or None if another supervisor is at work (it has been woken)."""
-    number = os.open(spool.path / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(tries):
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-        else:
-            return number
-        if spool.wake():
-            break
-        time.sleep(0.02)
-    os.close(number)
-    return None
-
-
 def _prepare_process(spool: Spool) -> None:
     """Make this process independent of whoever started it; jobs inherit ordinary signals and no lock."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
@@ -276,10 +256,23 @@ def _prepare_process(spool: Spool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", stream=sys.stderr)
 
 
-def main(directory: str, prepare: Callable[[Spool], None] = _prepare_process) -> None:
-    """Supervise a spool, unless somebody does already."""
+def main(directory: str, lock: int) -> None:
+    """Supervise a spool.
+
+    Parameters
+    ----------
+    directory
+        Of the spool.
+    lock
+        Open file with the spool's lock, from whoever started this process.
+    """
     spool = Spool(directory)
-    prepare(spool)
-    lock = _lock(spool)
-    if lock is not None:
+    os.set_inheritable(lock, False)
+    _prepare_process(spool)
+    try:
         Supervisor(spool).run()
+    except Exception:
+        log.exception("the supervisor of %s gives up; the next look at the queue starts another", directory)
+        raise
+    finally:
+        os.close(lock)
