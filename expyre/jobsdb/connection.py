@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import re
 import sqlite3
 import sys
@@ -13,13 +14,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from expyre.errors import RecordError
 from expyre.jobsdb import journal, schema
 from expyre.jobsdb.holders import holders
 
 T = TypeVar("T")
+_NAP: Final = 0.1
+"""Seconds for which SQLite itself waits: it asks ever more rarely, and who asks rarely seldom gets a busy lock."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -40,13 +43,12 @@ class Connections:
     path
         The file; made (mode 0600) if it is not there.
     patience
-        Seconds to wait for a lock in each of ``attempts`` attempts.
+        Seconds to wait for a lock.
     """
 
-    def __init__(self, path: Path, patience: float = 10.0, attempts: int = 3) -> None:
+    def __init__(self, path: Path, patience: float = 30.0) -> None:
         self.path = path
         self.patience = patience
-        self.attempts = attempts
         self.file_system = journal.file_system(path)
         self.mode = journal.wanted_mode(self.file_system)
         self.read_only = False
@@ -102,7 +104,7 @@ class Connections:
         target = self.path if path is None else path
         name = f"{target.as_uri()}?mode={'ro' if self.read_only else 'rw'}{self._immutable()}"
         connection = sqlite3.connect(
-            name, uri=True, timeout=self.patience, isolation_level=None, check_same_thread=False, cached_statements=256
+            name, uri=True, timeout=_NAP, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         connection.execute("PRAGMA cache_size = -16000")  # kB: lookups by hash are spread over the whole index
         connection.create_function("REGEXP", 2, _regexp, deterministic=True)
@@ -216,14 +218,14 @@ class Connections:
                 self._rollback(connection)
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        for attempt in range(1, self.attempts + 1):
+        deadline = time.monotonic() + self.patience
+        while True:
             try:
                 return call()
             except sqlite3.DatabaseError as error:
-                if attempt == self.attempts or not _is_busy(error):
+                if not _is_busy(error) or time.monotonic() >= deadline:
                     raise self.explained(error) from error
-                time.sleep(min(0.05 * 4**attempt, 1.0) * min(1.0, self.patience))
-        raise AssertionError("unreachable")
+                time.sleep(random.uniform(0.0, 0.01))
 
     def explained(self, error: sqlite3.DatabaseError) -> RecordError:
         """Return the error to raise for one of SQLite: the file, what happened, the way out."""
@@ -239,12 +241,11 @@ class Connections:
         )
 
     def _locked(self, error: sqlite3.DatabaseError) -> str:
-        waited = self.patience * self.attempts
         found = [f"process {who}" for who in holders(self.path)]
         who = f"it is in use by {', '.join(found)}" if found else "who holds the lock cannot be seen from this machine"
         return (
-            f"the record {self.path} stayed locked for {waited:.0f} s ({error}); {who}. Let that finish or stop it; "
-            "if nothing that uses the record is running any more, `xpr db_unlock` frees it"
+            f"the record {self.path} stayed locked for {self.patience:.0f} s ({error}); {who}. Let that finish or stop "
+            "it; if nothing that uses the record is running any more, `xpr db_unlock` frees it"
         )
 
     def leave_to_parent(self) -> None:

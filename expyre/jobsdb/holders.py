@@ -47,4 +47,5 @@ def _describe(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return str(pid)
-    return f"{pid} ({b' '.join(words).decode(errors='replace')[:80]})"
+    command = " ".join(b" ".join(words).decode(errors="replace").split())
+    return f"{pid} ({command[:80]})"

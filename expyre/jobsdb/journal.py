@@ -120,7 +120,7 @@ def check_locks(path: Path, kind: str, connect: Callable[[Path], sqlite3.Connect
         answer = _from_another_process(path) if is_network(kind) else _from_here(connect(path))
         first.rollback()
     except sqlite3.OperationalError as error:
-        answer = str(error)
+        answer = "locked" if "locked" in str(error) else str(error)
     finally:
         first.close()
     if answer != "locked":

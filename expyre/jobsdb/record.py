@@ -39,7 +39,7 @@ class JobsDB(ClassicMethods):
         The file. Made if it is not there; brought up to date in place if an older program made it, which can then
         still read and write it.
     busy_timeout
-        Seconds for which each of three attempts waits for another process's lock.
+        Seconds to wait for another process's lock.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class JobsDB(ClassicMethods):
     possible_status = list(states.STATUSES)
     status_group = {group: list(statuses) for group, statuses in states.GROUPS.items()}
 
-    def __init__(self, db_filename: str | os.PathLike[str], *, busy_timeout: float = 10.0) -> None:
+    def __init__(self, db_filename: str | os.PathLike[str], *, busy_timeout: float = 30.0) -> None:
         self.db_filename = Path(os.path.abspath(db_filename))
         self.columns = list(COLUMNS)
         self._connections = Connections(self.db_filename, busy_timeout)

@@ -57,7 +57,7 @@ def _copy_somehow(path: Path, target: Path, free: bool) -> None:
     """Copy through SQLite; if the lock forbids that, copy the files with what SQLite needs to restore them."""
     try:
         try:
-            _backup(path, target)
+            _backup(path, target, 5.0 if free else 0.5)
         except sqlite3.DatabaseError:
             if free:
                 raise
@@ -67,12 +67,13 @@ def _copy_somehow(path: Path, target: Path, free: bool) -> None:
         raise RecordError(f"no readable copy of {path} could be made ({error}); the file was left as it is") from error
 
 
-def _backup(source: Path, target: Path) -> None:
+def _backup(source: Path, target: Path, patience: float = 5.0) -> None:
     _make_private(target)
-    with closing(sqlite3.connect(source, timeout=5.0)) as old, closing(sqlite3.connect(target)) as new:
-        old.execute("PRAGMA busy_timeout = 5000")
-        old.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        old.backup(new)
+    with closing(sqlite3.connect(source, timeout=patience, isolation_level=None)) as old:
+        old.execute("BEGIN")
+        old.execute("SELECT count(*) FROM sqlite_master").fetchone()  # locked for reading: the copy has not to wait
+        with closing(sqlite3.connect(target)) as new:
+            old.backup(new)
 
 
 def _make_private(target: Path) -> None:

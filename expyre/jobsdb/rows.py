@@ -33,6 +33,8 @@ class JobRow:
         ``None``, ``"submitting"`` or ``"submitted"``.
     resources
         What was asked for, as JSON text; see `resources_dict`.
+    options
+        How the job was submitted besides (header lines, fit, interpreter), as JSON text.
     tries
         How often the job was tried again; whoever tries again counts.
     unknown_since
@@ -61,6 +63,7 @@ class JobRow:
     t_claimed: float | None = None
     partition: str | None = None
     resources: str | None = None
+    options: str | None = None
     hmac_key: bytes | None = None
     tries: int = 0
     unknown_since: float | None = None

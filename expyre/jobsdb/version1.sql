@@ -17,6 +17,7 @@ CREATE TABLE details (
     t_claimed     REAL,                        -- last sign of life of the owner
     "partition"   TEXT,
     resources     TEXT,                        -- JSON
+    options       TEXT,                        -- JSON: how it was submitted besides
     hmac_key      BLOB,
     tries         INTEGER NOT NULL DEFAULT 0,  -- how often it was tried again
     unknown_since REAL,                        -- the queue has not known the job since

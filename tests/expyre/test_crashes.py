@@ -48,7 +48,13 @@ def test_killed_at(name, tmp_path):
     command = [sys.executable, str(script), str(runs)]
     env = {**os.environ, "EXPYRE_LOCAL_DIR": str(tmp_path / "queue"), "EXPYRE_LOCAL_CORES": "4", "HOME": str(tmp_path)}
     killed = subprocess.run(
-        command, cwd=tmp_path, env={**env, "EXPYRE_KILL_AT": name}, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=tmp_path,
+        env={**env, "EXPYRE_KILL_AT": name},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -115,7 +115,7 @@ def test_force_rerun_runs_again_and_old_results_are_not_seen(project, tmp_path):
 def test_exceptions_arrive_as_themselves(project):
     job = ExPyRe("log", function=math.log, args=[-1.0])
     start(job)
-    with pytest.raises(ValueError, match="math domain error|positive input") as caught:
+    with pytest.raises(ValueError, match=r"math domain error|positive input") as caught:
         results(job)
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     assert job.status == "failed"
@@ -175,7 +175,9 @@ def list_and_write(name):
 
 def test_files_go_there_and_come_back(project, tmp_path):
     Path("in put.txt").write_text("hello")
-    job = ExPyRe("files", function=list_and_write, args=["in put.txt"], input_files=["in put.txt"], output_files=["out dir"])
+    job = ExPyRe(
+        "files", function=list_and_write, args=["in put.txt"], input_files=["in put.txt"], output_files=["out dir"]
+    )
     start(job)
     assert results(job)[0] == ["in put.txt", "out dir"]
     assert Path("out dir/result.txt").read_text() == "hellohello"
@@ -211,7 +213,9 @@ def get_env(names):
     return [os.environ.get(name) for name in names]
 
 
-@pytest.mark.parametrize("name", ["quote'd", 'dou"ble', "$(touch pwned)", "a\nb", "ünïcode 原子", "; rm -rf x", "%s{0}"[:2], "-n", "~"])
+@pytest.mark.parametrize(
+    "name", ["quote'd", 'dou"ble', "$(touch pwned)", "a\nb", "ünïcode 原子", "; rm -rf x", "%s{0}"[:2], "-n", "~"]
+)
 def test_hostile_names(project, name, tmp_path):
     job = ExPyRe(name, function=say_and_add, args=[1])
     start(job)
