@@ -351,10 +351,12 @@ class TestPhysics:
     def test_thermostat_reaches_its_temperature(self, integrator):
         if integrator == "LangevinBAOAB":
             pytest.importorskip("ase.md.langevinbaoab")
+        sites, moved = copper(3), copper(3)
+        moved.rattle(np.sqrt(units.kB * 500.0 / Springs.k), seed=1)  # out of step with each other
         kwargs = {"temperature": 500.0, "temperature_tau": 40.0, "integrator": integrator}
-        frames = run(copper(2), EMT(), steps=240, dt=5.0, **kwargs)
-        mean = np.mean(info_of(frames[60:], "MD_current_temperature"))
-        assert mean == pytest.approx(500.0, rel=0.1)
+        frames = run(moved, springs(sites), steps=300, dt=3.0, traj_step_interval=3, **kwargs)
+        mean = np.mean(info_of(frames[20:], "MD_current_temperature"))
+        assert mean == pytest.approx(500.0, rel=0.06)
 
     @pytest.mark.parametrize("integrator", ["Berendsen", "LangevinBAOAB"])
     def test_volume_follows_the_pressure(self, integrator):

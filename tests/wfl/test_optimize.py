@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from wfl.configset import OutputSpec
 from wfl.generate import optimize as optimize_module
+from wfl.generate.cell_filter import RememberingCellFilter
 from wfl.generate.optimize import optimize, subselect_from_traj
 
 EMT_RECIPE = (EMT, None, None)
@@ -133,7 +134,7 @@ def test_constraints_are_kept_as_they_were():
 def test_symmetry_is_kept():
     at = bulk("Cu", "fcc", a=3.7, cubic=True)
     at.set_cell(at.cell * [1, 1, 1.02], scale_atoms=True)
-    kept = relax(at, pressure=0.0, stress_mask=[True] * 3 + [False] * 3, precon=None)[-1]
+    kept = relax(at, pressure=0.0, precon=None, steps=4)[-1]
     a, b, _ = kept.cell.lengths()
     assert a == pytest.approx(b, abs=1e-8)
 
@@ -141,7 +142,7 @@ def test_symmetry_is_kept():
 def test_stress_mask():
     at = strained()
     mask = [False, False, True, False, False, False]
-    last = relax(at, pressure=0.0, stress_mask=mask, keep_symmetry=False, steps=15)[-1]
+    last = relax(at, pressure=0.0, stress_mask=mask, keep_symmetry=False, steps=6)[-1]
     np.testing.assert_allclose(last.cell[:2], at.cell[:2], atol=1e-10)
     assert last.cell[2, 2] != pytest.approx(at.cell[2, 2], abs=1e-3)
 
@@ -222,6 +223,23 @@ def test_as_operation(n_processes):
     )  # fmt: skip
     assert len(list(results)) == 2
     assert inputs[0].info == {}
+
+
+def test_remembering_filter_does_the_same():
+    from ase.filters import FrechetCellFilter
+    from ase.optimize.precon import PreconLBFGS
+
+    def relaxed(cls):
+        at = strained()
+        at.calc = EMT()
+        optimizer = PreconLBFGS(cls(at, scalar_pressure=5.0 * units.GPa), precon=None, logfile=None)
+        converged = optimizer.run(fmax=0.01, steps=4)
+        return at, optimizer.nsteps, converged
+
+    first, second = relaxed(FrechetCellFilter), relaxed(RememberingCellFilter)
+    np.testing.assert_array_equal(first[0].positions, second[0].positions)
+    np.testing.assert_array_equal(first[0].cell, second[0].cell)
+    assert first[1:] == second[1:]
 
 
 def test_names():

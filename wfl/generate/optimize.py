@@ -261,11 +261,12 @@ def _with_free_cell(atoms: Atoms, options: _Options, rng: np.random.Generator | 
     """The configuration, or if there is a pressure its filter with the cell's degrees of freedom."""
     if options.pressure is None:
         return atoms
-    from ase.filters import FrechetCellFilter
     from ase.units import GPa
 
+    from wfl.generate.cell_filter import RememberingCellFilter
+
     pressure = atoms.info["optimize_pressure_GPa"] = sample_pressure(options.pressure, atoms, rng)
-    return FrechetCellFilter(atoms, scalar_pressure=pressure * GPa, mask=options.stress_mask)
+    return RememberingCellFilter(atoms, scalar_pressure=pressure * GPa, mask=options.stress_mask)
 
 
 def _has_cell(atoms: Atoms) -> bool:
