@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MixedItemsError", "OutputBusyError", "UnstreamableFormatError", "XYZFormatError"]
+__all__ = ["MixedItemsError", "OutputBusyError", "UnstreamableFormatError"]
 
 
 class MixedItemsError(ValueError, AssertionError):
@@ -16,6 +16,3 @@ class OutputBusyError(RuntimeError):
 class UnstreamableFormatError(ValueError, NotImplementedError):
     """Raised when a file format cannot hold a growing series of configurations."""
 
-
-class XYZFormatError(OSError, ValueError):
-    """Raised when an XYZ file is malformed; names the file and the line."""

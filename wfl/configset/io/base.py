@@ -56,6 +56,10 @@ class Writer(Protocol):
 
     resumable: bool
 
+    @property
+    def offset(self) -> int:
+        """Bytes of the file when all that was written arrives, -1 if that is not known without :meth:`position`."""
+
     def write(self, atoms: Atoms, info: dict[str, Any]) -> None:
         """Append one configuration with this ``info`` instead of its own."""
 
@@ -65,5 +69,5 @@ class Writer(Protocol):
     def position(self) -> int:
         """Make everything written so far readable up to an offset, and return that offset."""
 
-    def close(self, *, sync: bool = False) -> None:
-        """Close the file; with ``sync`` only after it has reached the disk."""
+    def close(self) -> None:
+        """Finish and close the file."""

@@ -29,9 +29,9 @@ def open_reader(path: Path, read_kwargs: dict[str, Any] | None = None) -> Reader
     """
     kwargs = {"index": ":", "parallel": False, **(read_kwargs or {})}
     if _reads_as_xyz(path, kwargs):
-        from wfl.configset.io.xyz import XYZReader
+        from wfl.configset.io.xyz_read import XYZReader
 
-        return XYZReader(path, kwargs)
+        return XYZReader(path, kwargs["index"])
     from wfl.configset.io.through_ase import ASEReader
 
     return ASEReader(path, kwargs)
@@ -71,7 +71,7 @@ def open_writer(path: Path, final: Path, write_kwargs: dict[str, Any] | None = N
     given = kwargs.pop("format", None)
     name = given or extension_of(final)
     if name in _XYZ_FORMATS or (given is None and name in _XYZ_EXTENSIONS):
-        from wfl.configset.io.xyz import XYZWriter
+        from wfl.configset.io.xyz_write import XYZWriter
 
         return XYZWriter(path, compression_of(final), kwargs, resume=resume)
     from wfl.configset.io.through_ase import ase_writer

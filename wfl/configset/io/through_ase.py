@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from wfl.configset.io.base import Span
-from wfl.configset.locations import KEY, shallow_copy
+from wfl.configset.locations import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,25 @@ def join_numbers(numbers: Sequence[int]) -> tuple[Span, ...]:
         else:
             spans.append(Span(number, number, number + 1))
     return tuple(spans)
+
+
+def parse_index(index: Any) -> slice:
+    """Return the slice of frames that an index of `ase.io.iread` means: an integer, a slice, or either as a string.
+
+    Raises
+    ------
+    ValueError
+        It is none of these.
+    """
+    try:
+        if isinstance(index, slice):
+            return index
+        if isinstance(index, str) and ":" in index:
+            return slice(*(int(part) if part.strip() else None for part in index.split(":")))
+        number = int(index if index is not None else -1)
+    except (ValueError, TypeError):
+        raise ValueError(f"index {index!r} is neither an integer nor a slice like ':', '-1' or '10:20:2'") from None
+    return slice(number, number + 1 or None)
 
 
 class ASEReader:
