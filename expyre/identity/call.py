@@ -8,13 +8,14 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from expyre.errors import ConfigError, KeyUnstableError
 from expyre.identity.code import CodeCollector
 from expyre.identity.encoder import Encoder, Unstable, kind_of, same_kinds
 from expyre.identity.files import digest_files
 from expyre.identity.model import MAX_PARTS, VERSION, Identity, Part
+from expyre.identity.registry import find, states, table
 from expyre.identity.summary import summarise
 
 POLICIES: Final = ("off", "self", "reachable")
@@ -140,9 +141,14 @@ class _Tree:
 
     def add_function(self, function: Callable[..., Any]) -> None:
         """Enter what is called; values that it is closed over may be without a stable value."""
-        self.encoder.code.lenient = True
-        self.enter("function", _stable(self.encoder, function, "function", None), summarise(function))
-        self.encoder.code.lenient = False
+        code = self.encoder.code
+        digest = code.known_digest(function)
+        if digest is None:
+            code.lenient = True
+            digest = _stable(self.encoder, function, "function", None)
+            code.lenient = False
+            code.remember_digest(function, digest)
+        self.enter("function", digest, summarise(function))
 
     def add_files(self, patterns: Sequence[str | os.PathLike[str]], root: Path | None) -> None:
         """Enter the files that names, globs and directories stand for."""
@@ -157,21 +163,33 @@ class _Tree:
             self.parts.append(_part(path, digest, summary))
 
     def _node(self, value: Any, path: str, argument: int | str | None, depth: int) -> bytes:
-        children = _children(value) if depth else None
-        if children is None:
+        if type(value) in _CACHED and (type(value) is not str or len(value) < 200):
+            digest, text, summary = _scalar(value)
+            self.parts.append(Part(path, text, summary))
+            return digest
+        split = _split(value) if depth else None
+        if split is None:
             digest = _stable(self.encoder, value, path, argument)
             self.parts.append(Part(path, digest.hex()[:16], summarise(value)))
             return digest
         place = len(self.parts)
-        total = hashlib.sha256(b"%d:%s" % (len(children), type(value).__name__.encode()))
-        for step, child in children:
-            total.update(b"%d:%s" % (len(step.encode()), step.encode()))
-            total.update(self._node(child, path + step, argument, depth - 1))
-        digest = total.digest()
+        digest = self._branch(value, split, path, argument, depth)
         if len(self.parts) - place > _WIDTH:
             del self.parts[place:]
         self.parts.insert(place, Part(path, digest.hex()[:16], summarise(value)))
         return digest
+
+    def _branch(self, value: Any, split: _Split, path: str, argument: int | str | None, depth: int) -> bytes:
+        named, children = split
+        total = bytearray(b"%d:" % len(children))
+        total += _stable(self.encoder, type(value), path, argument)
+        self.encoder.reduced += named
+        for step, child in children:
+            label = step.encode("utf-8", "surrogatepass")
+            total += b"%d:%s" % (len(label), label)
+            total += self._node(child, path + step, argument, depth - 1)
+        self.encoder.reduced -= named
+        return hashlib.sha256(total).digest()
 
     def identity(self) -> Identity:
         for name, unit, summary in self.encoder.code.finish(self.encoder):
@@ -185,16 +203,31 @@ def _part(path: str, digest: bytes, summary: str) -> Part:
     return Part(path, digest.hex()[:16], summary)
 
 
-def _children(value: Any) -> list[tuple[str, Any]] | None:
-    """Return the named parts of a small container, None for a value that is one part."""
+_Split: TypeAlias = "tuple[bool, list[tuple[str, Any]]]"
+
+
+def _split(value: Any) -> _Split | None:
+    """Return whether a value is an object, and its named parts; None for a value that is one part."""
     cls = type(value)
     if cls in _SCALARS:
         return None
     if cls is dict and 0 < len(value) <= _WIDTH and kind_of(value) is str:
-        return [(f"[{str(name)!r}]", value[name]) for name in sorted(value)]
+        return False, [(f"[{str(name)!r}]", value[name]) for name in sorted(value)]
     if (cls is tuple or cls is list) and 0 < len(value) <= 8 and not same_kinds(set(map(type, value))) <= _SCALARS:
-        return [(f"[{index}]", item) for index, item in enumerate(value)]
-    return None
+        return False, [(f"[{index}]", item) for index, item in enumerate(value)]
+    attributes = states.get(table.get(cls) or find(cls))
+    state = attributes(value) if attributes is not None else None
+    if not state or len(state) > _WIDTH or not set(map(type, state)) <= {str}:
+        return None
+    return True, [(f".{name}", state[name]) for name in sorted(state)]
 
 
+@functools.lru_cache(maxsize=4096, typed=True)
+def _scalar(value: Any) -> tuple[bytes, str, str]:
+    digest = Encoder(None).digest(value)
+    return digest, digest.hex()[:16], summarise(value)
+
+
+# Values of these types that compare equal are the same (not so 0.0 and -0.0).
+_CACHED: Final = frozenset({int, str, bool, type(None)})
 _SCALARS: Final = {int, float, str, bool, bytes, type(None)}

@@ -81,6 +81,21 @@ class CodeCollector:
         except Unstable as error:
             raise error.at(f".__closure__[{name!r}]") from None
 
+    def known_digest(self, function: Any) -> bytes | None:
+        """Return the digest of a function that carries no values, if it was made before; collect what it reaches."""
+        if type(function) is not types.FunctionType or self.policy == "off":
+            return None
+        found = reach_of(function)
+        if found.digest is not None:
+            self._merge(function, found)
+        return found.digest
+
+    def remember_digest(self, function: Any, digest: bytes) -> None:
+        """Keep the digest of a function that carries no values."""
+        if type(function) is types.FunctionType and self.policy != "off":
+            found = reach_of(function)
+            found.digest = None if found.carries else digest
+
     def note_class(self, cls: type) -> None:
         """Collect the code of a class."""
         if self.policy == "off" or id(cls) in self._seen:
@@ -105,6 +120,8 @@ class CodeCollector:
         if self.policy == "self":
             for unit in found.units[:1]:
                 self._add(*unit)
+            for top in found.packages if not found.user else ():
+                self._add_package(top)
             return
         for unit in found.units:
             self._add(*unit)

@@ -41,6 +41,10 @@ class Reach:
         ``(path, function)`` of functions reached that carry values: defaults, or what they are closed over.
     carries
         Whether the function itself carries values that are not in ``own``.
+    code, defaults
+        The code and the defaults that the function itself had.
+    digest
+        Digest of the function as a value, once that has been made and if it carries nothing.
     """
 
     own: bytes = _NONE
@@ -52,6 +56,7 @@ class Reach:
     code: types.CodeType | None = None
     defaults: tuple[Any, Any] = (None, None)
     carries: bool = False
+    digest: bytes | None = None
     _looked_up: list[tuple[Names, str, Any]] = field(default_factory=list)
     _codes: list[tuple[types.FunctionType, types.CodeType]] = field(default_factory=list)
 
@@ -141,6 +146,9 @@ class _Walk:
                 self._class(thing)
             else:
                 self._module(thing.__name__, getattr(thing, "__file__", None))
+            if first and not isinstance(thing, types.ModuleType) and self.found.units:
+                # What it is bound to was noted on the way to its own code.
+                self.found.units.insert(0, self.found.units.pop())
             first = False
 
     def owner(self, thing: Any) -> str:

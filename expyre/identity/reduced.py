@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from expyre.identity.encoder import Encoder, Unstable, mapping, module_name, sequence, unordered
-from expyre.identity.registry import Writer, choosers
+from expyre.identity.registry import Writer, choosers, states
 from expyre.identity.standard import write_class
 
 # Every object that this interpreter can pickle at all can be reduced with it, and no later one changes the form.
@@ -62,14 +62,27 @@ def _dataclass(cls: type) -> Writer | None:
     names = [field.name for field in dataclasses.fields(cls)]
     transient = _cached_properties(cls)
 
-    def body(enc: Encoder, value: Any) -> None:
+    def attributes(value: Any) -> dict[str, Any]:
         state = {name: getattr(value, name) for name in names if hasattr(value, name)}
         extra = getattr(value, "__dict__", None)
         if extra and len(extra) > len(state):
             state.update((name, item) for name, item in extra.items() if name not in transient)
-        write_state(enc, state)
+        return state
 
-    return _object_writer(b"A", body)
+    return attribute_writer(b"A", attributes)
+
+
+def attribute_writer(tag: bytes, attributes: Callable[[Any], dict[str, Any]]) -> Writer:
+    """Return an encoder of objects that are their class and their attributes."""
+
+    def body(enc: Encoder, value: Any) -> None:
+        enc.reduced += 1
+        write_state(enc, attributes(value))
+        enc.reduced -= 1
+
+    writer = _object_writer(tag, body)
+    states[writer] = attributes
+    return writer
 
 
 def _object_writer(tag: bytes, body: Callable[[Encoder, Any], None]) -> Writer:
@@ -110,15 +123,13 @@ def _plain(cls: type) -> Writer | None:
         return None
     transient = _cached_properties(cls)
 
-    def body(enc: Encoder, value: Any) -> None:
-        state = value.__dict__
+    def attributes(value: Any) -> dict[str, Any]:
+        state: dict[str, Any] = value.__dict__
         if transient and not transient.isdisjoint(state):
-            state = {name: item for name, item in state.items() if name not in transient}
-        enc.reduced += 1
-        write_state(enc, state)
-        enc.reduced -= 1
+            return {name: item for name, item in state.items() if name not in transient}
+        return state
 
-    return _object_writer(b"X", body)
+    return attribute_writer(b"X", attributes)
 
 
 def _by_attributes(cls: type, own: tuple[str, ...] = ()) -> bool:

@@ -21,6 +21,8 @@ choosers: list[Callable[[type], Writer | None]] = []
 aliases: dict[type, type] = {}
 _same: dict[str, type] = {}
 _found: set[type] = set()
+# Encoders that write a class and named attributes, with what gives the attributes of an object.
+states: dict[Writer, Callable[[Any], dict[str, Any]]] = {}
 
 
 def writes(*names: str) -> Callable[[Writer], Writer]:

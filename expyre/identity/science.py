@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from expyre.identity.encoder import Encoder, Unstable, mapping
-from expyre.identity.reduced import write_state, write_type
+from expyre.identity.reduced import attribute_writer, write_state, write_type
 from expyre.identity.registry import same_as, writes
 
 _heads: dict[Any, bytes] = {}
@@ -76,13 +76,8 @@ def _floats(enc: Encoder, value: Any, dtype: Any) -> None:
 
 
 def _has_nan(value: Any) -> bool:
-    if value.size < 10_000 and value.flags.c_contiguous:
-        # The quickest look at a small array: a sum of squares is nan only if something in it may be.
-        flat = value.reshape(-1)
-        total = flat.dot(flat)
-        if total == total:
-            return False
-    return bool((value != value).any())
+    # The quickest way to look at a small array.
+    return b"\1" in (value != value).tobytes()
 
 
 def _one_nan(value: Any, dtype: Any) -> Any:
@@ -230,40 +225,37 @@ def _cell(enc: Encoder, value: Any) -> None:
     write_array(enc, value.array)
 
 
-@writes("ase.calculators.singlepoint:SinglePointCalculator")
-def _single_point(enc: Encoder, value: Any) -> None:
-    state = value.__dict__
-    _write_calculator(enc, value, {name: item for name, item in state.items() if name not in _TRANSIENT - {"results"}})
+def _results(value: Any) -> dict[str, Any]:
+    return _without(value.__dict__, _TRANSIENT - {"results"})
 
 
-@writes("ase.calculators.calculator:BaseCalculator", "ase.calculators.calculator:Calculator")
-def _calculator(enc: Encoder, value: Any) -> None:
-    if type(value).__dict__.get("__getstate__") is not None:
+def _settings(value: Any) -> dict[str, Any]:
+    """Return what a calculator was made with, not what it keeps from its last calculation."""
+    own = getattr(type(value), "__getstate__", None)
+    if own is not None and own is not getattr(object, "__getstate__", None):
         state = value.__getstate__()
-    else:
-        state = value.__dict__
-    _write_calculator(enc, value, {name: item for name, item in state.items() if name not in _TRANSIENT})
+        return _without(state, _TRANSIENT) if isinstance(state, dict) else {"state": state}
+    return _without(value.__dict__, _TRANSIENT)
 
 
-@writes("ase.calculators.emt:EMT", "ase.calculators.lj:LennardJones", "ase.calculators.morse:MorsePotential")
-def _by_parameters(enc: Encoder, value: Any) -> None:
-    cls = type(value)
-    if not cls.__module__.startswith("ase.calculators."):
-        _calculator(enc, value)
-        return
-    _write_calculator(enc, value, {"parameters": value.parameters})
+def _parameters_only(value: Any) -> dict[str, Any]:
+    known = type(value).__module__.startswith("ase.calculators.")
+    return {"parameters": dict(value.parameters)} if known else _settings(value)
 
 
-def _write_calculator(enc: Encoder, value: Any, state: dict[str, Any]) -> None:
-    enc.out += b"="
-    write_type(enc, type(value))
+def _without(state: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    rest = {name: item for name, item in state.items() if name not in names}
+    if isinstance(rest.get("parameters"), dict):
+        rest["parameters"] = dict(rest["parameters"])
+    return rest
 
-    def body(inner: Encoder, _: Any) -> None:
-        inner.reduced += 1
-        write_state(inner, state)
-        inner.reduced -= 1
 
-    enc.nested(value, body)
+_BASES: Final = ("ase.calculators.calculator:BaseCalculator", "ase.calculators.calculator:Calculator")
+# These keep what they derived from the parameters under names that a new calculator does not have yet.
+_KNOWN: Final = ("ase.calculators.emt:EMT", "ase.calculators.lj:LennardJones", "ase.calculators.morse:MorsePotential")
+writes("ase.calculators.singlepoint:SinglePointCalculator")(attribute_writer(b"=", _results))
+writes(*_BASES)(attribute_writer(b"=", _settings))
+writes(*_KNOWN)(attribute_writer(b"=", _parameters_only))
 
 
 @writes("ase.calculators.calculator:Parameters")
