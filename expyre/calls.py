@@ -96,7 +96,9 @@ class Prepared:
     planned: bool = False
 
 
-def prepare(project: Project, calls: Sequence[Call], *, try_restart: bool = True, dry_run: bool = False) -> list[Prepared]:
+def prepare(
+    project: Project, calls: Sequence[Call], *, try_restart: bool = True, dry_run: bool = False
+) -> list[Prepared]:
     """Return the job of each call, in order: the one that is known already, or a new one, staged and recorded.
 
     Identical calls in ``calls`` become as many jobs as there are calls, and are found again in the same order.
@@ -156,7 +158,7 @@ def _planned(call: Call, identity: Identity) -> JobRow:
 def _make(
     project: Project, todo: Mapping[int, tuple[Call, Identity, tuple[str, str]]], try_restart: bool
 ) -> dict[int, Prepared]:
-    """Stage everything, then record it in one transaction; a job that somebody else recorded meanwhile is taken over."""
+    """Stage everything, then record it in one transaction; what somebody else recorded meanwhile is taken over."""
     root = project.stage_root
     staged: dict[int, stage.Staged] = {}
     rows: dict[int, NewJob] = {}

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expyre import config, gather, plan, stage
 from expyre.calls import Call, Prepared, prepare
-from expyre.errors import ExPyReError, ExPyReJobDiedError, ExPyReTimeoutError, InvalidCallError, RequestError, StageError
+from expyre.errors import (
+    ExPyReError,
+    ExPyReJobDiedError,
+    ExPyReTimeoutError,
+    InvalidCallError,
+    RequestError,
+    StageError,
+)
 from expyre.jobsdb import Change, JobRow
 from expyre.launch import LaunchOptions, launch
 from expyre.outcome import Outcome
@@ -27,18 +34,18 @@ from expyre.units import time_to_sec
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["Call", "ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "create_jobs", "start_jobs"]
+__all__ = ["Call", "ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "create_jobs", "restart_jobs", "start_jobs"]
 
 log = logging.getLogger(__name__)
 
 
 class ExPyRe:
-    """A function call that runs as a job of its own, and is found again when the script is run again.
+    r"""A function call that runs as a job of its own, and is found again when the script is run again.
 
     Parameters
     ----------
     name
-        Name of the job, part of its id; must not contain any of ``/ [ ] { } * \\``.
+        Name of the job, part of its id; must not contain any of ``/ [ ] { } * \``.
     input_files
         Files, directories and globs copied into the directory in which the job runs.
     env_vars
@@ -135,7 +142,8 @@ class ExPyRe:
         return self.row
 
     def __str__(self) -> str:
-        return f"{self.id} system={self.system_name} remote_id={self.remote_id} status={self.status} stage_dir={self.stage_dir}"
+        where = f"system={self.system_name} remote_id={self.remote_id}"
+        return f"{self.id} {where} status={self.status} stage_dir={self.stage_dir}"
 
     def __repr__(self) -> str:
         return f"<ExPyRe {self}>"
@@ -238,7 +246,9 @@ class ExPyRe:
         if self._reread().status in (PROCESSED, CLEANED):
             raise RequestError(f"job {self.id} is {self.status}: its results are stored elsewhere or gone")
         seconds = time_to_sec(timeout) if isinstance(timeout, str) else timeout
-        outcome = next(gather.as_completed([self], timeout=seconds, check_interval=check_interval, quiet=quiet, label=self.id))
+        outcome = next(
+            gather.as_completed([self], timeout=seconds, check_interval=check_interval, quiet=quiet, label=self.id)
+        )
         return self.finish(outcome, quiet=quiet)
 
     def finish(self, outcome: Outcome, *, quiet: bool = False) -> tuple[Any, str, str]:
@@ -258,7 +268,9 @@ class ExPyRe:
         self.project.record.step([Change(self.id, status=FAILED, note=why)], force=True)
         self._reread()
 
-    def sync_remote_results_status(self, sync_all: bool = True, force_sync: bool = False, verbose: bool = False) -> None:
+    def sync_remote_results_status(
+        self, sync_all: bool = True, force_sync: bool = False, verbose: bool = False
+    ) -> None:
         """Look once at this job, or at all ongoing jobs of its system, and record what was found."""
         rows = [self._reread()]
         if sync_all and self.system_name is not None:
@@ -272,7 +284,9 @@ class ExPyRe:
         self.project.record.step([Change(self.id, status=PROCESSED)], force=True)
         self._reread()
 
-    def clean(self, wipe: bool = False, dry_run: bool = False, remote_only: bool = False, verbose: bool = False) -> None:
+    def clean(
+        self, wipe: bool = False, dry_run: bool = False, remote_only: bool = False, verbose: bool = False
+    ) -> None:
         """Remove the large files of the job, or with ``wipe`` all of them.
 
         Parameters
@@ -308,13 +322,12 @@ class ExPyRe:
     def resubmit(self, retry: Retry, error: BaseException) -> bool:
         """Submit the job again, with what the policy adds to its resources, if the policy wants that."""
         row = self._reread()
-        if not row.resources or not row.system or not retry.wants(error, row.tries or 0):
+        options = LaunchOptions.of(row)
+        if options is None or not retry.wants(error, row.tries):
             return False
-        resources = retry.escalate(Resources(**json.loads(row.resources)), error)
-        tries = (row.tries or 0) + 1
-        log.warning("job %s: %s; trying again (%d)", self.id, type(error).__name__, tries)
-        self.start(resources, row.system, force_rerun=True)
-        self.project.record.step([Change(self.id, details={"tries": tries}, note=f"tried again after {type(error).__name__}")])
+        more = replace(options, resources=retry.escalate(options.resources, error))
+        log.warning("job %s: %s; trying again (%d)", self.id, type(error).__name__, row.tries + 1)
+        restart_jobs([self], more, note=f"tried again after {type(error).__name__}")
         return True
 
     @staticmethod
@@ -329,9 +342,7 @@ class ExPyRe:
     _copy = staticmethod(stage.copy_glob)
 
 
-def create_jobs(
-    calls: Sequence[Call], project: Project | None = None, *, try_restart: bool = True
-) -> list[ExPyRe]:
+def create_jobs(calls: Sequence[Call], project: Project | None = None, *, try_restart: bool = True) -> list[ExPyRe]:
     """Return the job of each call, in order, finding known ones and staging the rest in bulk.
 
     Raises
@@ -371,9 +382,42 @@ def start_jobs(
         return
     todo = [job for job in jobs if _is_due(job, force_rerun)]
     if force_rerun:
-        for job in todo:
-            _reset(job)
+        _reset(todo)
     launch(jobs[0].project, list(dict.fromkeys(job.id for job in todo)), options)
+    _refresh(jobs)
+
+
+def restart_jobs(jobs: Sequence[ExPyRe], options: LaunchOptions, *, note: str = "tried again") -> None:
+    """Submit ended jobs of one project again as the same jobs, removing what they left behind.
+
+    Parameters
+    ----------
+    jobs
+        The jobs.
+    options
+        How to submit them; `LaunchOptions.of` gives how a job was submitted last.
+    note
+        What the record says about why.
+
+    Raises
+    ------
+    RequestError
+        No partition fits; nothing was removed.
+    SubmitFailed
+        The queue refused; the jobs stay as created.
+    """
+    if not jobs:
+        return
+    project = jobs[0].project
+    project.systems[options.system_name].check(options.resources, options.exact_fit, options.partial_node)
+    tries = {job.id: job.row.tries + 1 for job in jobs}
+    _reset(jobs)
+    project.record.step([Change(i, details={"tries": n}, note=note) for i, n in tries.items()])
+    launch(project, list(tries), options)
+    _refresh(jobs)
+
+
+def _refresh(jobs: Sequence[ExPyRe]) -> None:
     rows = jobs[0].project.record.rows([job.id for job in jobs])
     for job in jobs:
         job.refresh(rows[job.id])
@@ -396,17 +440,30 @@ def _is_due(job: ExPyRe, force_rerun: bool) -> bool:
     return False
 
 
-def _reset(job: ExPyRe) -> None:
-    """Bring a job back to where it was before it was submitted: nothing in the queue, no results on either side."""
-    job.cancel()
-    if job._system is not None:
-        job._system.clean_rundir(job.stage_dir, None)
-    stage.reset(job.stage_dir)
-    details = {name: None for name in ("reason", "end_detail", "exit_code", "t_started", "t_ended", "unknown_since", "token")}
-    details["submit_state"] = None
-    change = Change(job.id, status=CREATED, remote_id=None, remote_status=None, details=details, note="to be run again")
-    job.project.record.step([change], force=True)
-    job.refresh(job.project.record.row(job.id))
+_FORGOTTEN = (
+    "reason",
+    "end_detail",
+    "exit_code",
+    "t_started",
+    "t_ended",
+    "t_fetched",
+    "unknown_since",
+    "token",
+    "submit_state",
+)
+
+
+def _reset(jobs: Sequence[ExPyRe]) -> None:
+    """Bring jobs back to where they were before they were submitted: not in the queue, no results on either side."""
+    for job in jobs:
+        job.cancel()
+        if job._system is not None:
+            job._system.clean_rundir(job.stage_dir, None)
+        stage.reset(job.stage_dir)
+    details = dict.fromkeys(_FORGOTTEN)
+    blank = {"status": CREATED, "remote_id": None, "remote_status": None, "details": details, "note": "to be run again"}
+    jobs[0].project.record.step([Change(job.id, **blank) for job in jobs], force=True)
+    _refresh(jobs)
 
 
 def _remove_tree(directory: Path) -> None:

@@ -6,6 +6,7 @@ it is there, and only then submits.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -45,6 +46,25 @@ class LaunchOptions:
     exact_fit: bool = True
     partial_node: bool = False
     python_cmd: str = "python3"
+
+    def to_details(self) -> dict[str, str]:
+        """Return the options as the record keeps them with a job."""
+        return {"resources": json.dumps(self.resources.to_dict()), "options": json.dumps(self._shape())}
+
+    def _shape(self) -> dict[str, Any]:
+        names = ("header_extra", "exact_fit", "partial_node", "python_cmd")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, row: JobRow) -> LaunchOptions | None:
+        """Return the options with which a job was submitted last; None if it never was."""
+        from expyre.resources import Resources
+
+        if not row.resources or not row.system:
+            return None
+        shape = json.loads(row.options) if row.options else {}
+        shape["header_extra"] = tuple(shape.get("header_extra", ()))
+        return cls(row.system, Resources(**row.resources_dict), **shape)
 
 
 def launch(project: Project, job_ids: Sequence[str], options: LaunchOptions) -> None:
@@ -95,11 +115,14 @@ def _launch_batch(
 
 def _given_up(job_ids: list[str]) -> Iterator[tuple[str, BaseException]]:
     for job_id in job_ids:
-        yield job_id, SubmitFailed(f"another process has been submitting job {job_id} for {_PATIENCE:.0f} s; rerun later")
+        yield (
+            job_id,
+            SubmitFailed(f"another process has been submitting job {job_id} for {_PATIENCE:.0f} s; rerun later"),
+        )
 
 
 def _adopt(project: Project, system: System, job_ids: list[str], options: LaunchOptions) -> dict[str, str]:
-    """Record the jobs that reached the queue before a crash; return the tokens of those that did not, to be used again."""
+    """Record the jobs that reached the queue before a crash; return the tokens of the others, to be used again."""
     if not job_ids:
         return {}
     token_of = {job_id: row.token or "" for job_id, row in project.record.rows(job_ids).items()}
@@ -121,7 +144,11 @@ def _submit(
         # the queue may have heard of some: whoever comes next asks it for their tokens first
         project.record.release_submission(list(token_of), in_doubt=True)
         raise
-    changes = [_submitted(i, x.remote_id, options, _details(x, options)) for i, x in answers.items() if isinstance(x, Submitted)]
+    changes = [
+        _submitted(i, x.remote_id, options, _details(x, options))
+        for i, x in answers.items()
+        if isinstance(x, Submitted)
+    ]
     project.record.step(changes)
     step("submit.4")
     refused = {i: answer for i, answer in answers.items() if isinstance(answer, ExPyReError)}
@@ -136,19 +163,13 @@ def _submitted(job_id: str, remote_id: str, options: LaunchOptions, details: dic
         expect=(CREATED,),
         remote_id=remote_id,
         system=options.system_name,
-        details={"submit_state": "submitted", "resources": _json(options.resources), "t_submitted": time.time(), **details},
+        details={"submit_state": "submitted", "t_submitted": time.time(), **options.to_details(), **details},
         note=f"submitted to {options.system_name} as {remote_id}",
     )
 
 
 def _details(answer: Submitted, options: LaunchOptions) -> dict[str, Any]:
     return {"partition": answer.partition, "num_cores": answer.nodes.get("num_cores")}
-
-
-def _json(resources: Resources) -> str:
-    import json
-
-    return json.dumps(resources.to_dict())
 
 
 def _as_launch(row: JobRow, token: str, system: System, options: LaunchOptions) -> Launch:
@@ -185,4 +206,6 @@ def _here_importable() -> list[str]:
 def _is_installed(path: str, roots: tuple[str, ...]) -> bool:
     parts = path.split(os.sep)
     inside = any(path == root or path.startswith(root + os.sep) for root in roots)
-    return "site-packages" in parts or "dist-packages" in parts or (inside and any(p.startswith("python3") for p in parts))
+    return (
+        "site-packages" in parts or "dist-packages" in parts or (inside and any(p.startswith("python3") for p in parts))
+    )

@@ -77,8 +77,8 @@ def _read_value(outcome: Outcome, row: JobRow, directory: Path) -> None:
     except AuthenticationError as error:
         outcome.error = error
     except FileNotFoundError:
-        text = f"job {row.id} succeeded but its result file is gone from {directory}; forget it with: xpr rm -c -i '{row.id}'"
-        outcome.error = StageError(text)
+        what = f"job {row.id} succeeded but its result file is gone from {directory}"
+        outcome.error = StageError(f"{what}; forget it with: xpr rm -c -i '{row.id}'")
 
 
 def _read_error(row: JobRow, directory: Path, streams: stage.Streams) -> BaseException:

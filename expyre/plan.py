@@ -95,11 +95,18 @@ def end(why: str) -> NoReturn:
     raise PlanEnd(0)
 
 
-def note_jobs(jobs: Sequence[ExPyRe], options: LaunchOptions, *, op: str | None = None, key: str | None = None) -> PlannedCall:
+def note_jobs(
+    jobs: Sequence[ExPyRe], options: LaunchOptions, *, op: str | None = None, key: str | None = None
+) -> PlannedCall:
     """Add the submission of jobs to the plan and return what was added."""
     hits = sum(not job.planned for job in jobs)
     call = PlannedCall(
-        op=op or jobs[0].row.name, route=options.system_name, key_matched=key, jobs=len(jobs), hits=hits, misses=len(jobs) - hits
+        op=op or jobs[0].row.name,
+        route=options.system_name,
+        key_matched=key,
+        jobs=len(jobs),
+        hits=hits,
+        misses=len(jobs) - hits,
     )
     missing = next((job for job in jobs if job.planned), None)
     _describe(call, missing or jobs[0], options)
@@ -151,7 +158,9 @@ def run_script(argv: Sequence[str]) -> list[PlannedCall]:
         target = Path(directory) / "plan.jsonl"
         target.touch()
         env = {**os.environ, "EXPYRE_DRY_RUN": str(target)}
-        done = subprocess.run([sys.executable, *argv], env=env, check=False, stderr=subprocess.PIPE, text=True, errors="replace")
+        done = subprocess.run(
+            [sys.executable, *argv], env=env, check=False, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
         names = {field.name for field in fields(PlannedCall)}
         lines = target.read_text().splitlines()
     calls = [PlannedCall(**{k: v for k, v in json.loads(line).items() if k in names}) for line in lines]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expyre import stage
-from expyre.errors import ExPyReError, RequestError, SchedulerError, StageError, SubmitFailed
+from expyre.errors import ExPyReError, RequestError, StageError, SubmitFailed
+from expyre.rundir import RunDir
 from expyre.schedulers import schedulers
 from expyre.schedulers.base import Listing, Scheduler, Submission
 from expyre.states import DONE, UNKNOWN, End, Evidence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Launch", "Look", "Submitted", "System"]
 
 log = logging.getLogger(__name__)
-
-# What stays on this side: the trusted key and the inputs are never brought back over the local ones.
-_NEVER_FETCHED = (stage.KEY_FILE, stage.TASK_FILE)
 
 
 @dataclass(frozen=True)
@@ -165,9 +162,24 @@ class System:
             self._transport = connect(self.host, self._transport_kind, self.remsh_cmd)
         return self._transport
 
+    @property
+    def rundir(self) -> RunDir:
+        """The run directory on the host.
+
+        Raises
+        ------
+        RequestError
+            Jobs of this system run where they are staged.
+        """
+        if self.remote_rundir is None:
+            raise RequestError("this system has no run directory: its jobs run where they are staged")
+        return RunDir(self.transport, self.remote_rundir)
+
     def __str__(self) -> str:
         names = " ".join(self.partitions or ())
-        return f"System: host {self.host} rundir {self.remote_rundir} scheduler {type(self.scheduler).__name__}\n{names}"
+        return (
+            f"System: host {self.host} rundir {self.remote_rundir} scheduler {type(self.scheduler).__name__}\n{names}"
+        )
 
     def __repr__(self) -> str:
         return f"<System host={self.host!r} scheduler={type(self.scheduler).__name__}>"
@@ -176,45 +188,44 @@ class System:
         """Return the directory on the host in which the job staged in ``stage_dir`` runs."""
         return str(stage_dir) if self.remote_rundir is None else f"{self.remote_rundir}/{stage_dir.name}"
 
-    def run(self, args: Sequence[str], script: str | None = None, shell: str = "bash -c", **options: Any) -> tuple[str, str]:
+    def run(
+        self, args: Sequence[str], script: str | None = None, shell: str = "bash -c", **options: Any
+    ) -> tuple[str, str]:
         """Run a command on the host; see `expyre.subprocess.subprocess_run`. Returns (stdout, stderr)."""
         return subprocess_run(self.host, args, script=script, shell=shell, remsh_cmd=self.remsh_cmd, **options)
 
     def initialize_remote_rundir(self, verbose: bool = False) -> None:
         """Make the run directory on the host, readable by its owner only; once per object."""
-        if self.initialized or self.remote_rundir is None:
-            return
-        self._shell(f"umask 077 && mkdir -p {_quoted_dir(self.remote_rundir)}", "the run directory cannot be made")
-        self.initialized = True
+        if not self.initialized and self.remote_rundir is not None:
+            self.rundir.make()
+            self.initialized = True
 
-    def find_nodes(self, launch: Launch) -> tuple[str, dict[str, Any]]:
-        """Return partition and nodes for a launch.
+    def check(
+        self, resources: Resources, exact_fit: bool = True, partial_node: bool = False
+    ) -> tuple[str, dict[str, Any]]:
+        """Return partition and nodes for a request.
 
         Raises
         ------
         RequestError
             No partition fits; the message says why for each.
         """
-        resources = launch.resources
-        partition, nodes = resources.find_nodes(
-            self.partitions or {}, exact_fit=launch.exact_fit, partial_node=launch.partial_node
-        )
-        nodes = dict(nodes)
-        if resources.max_mem is not None:
-            amount, per = resources.max_mem
-            nodes["max_mem"] = amount if per == "tot" else amount * nodes["num_cores"]
-        return partition, nodes
+        partition, found = resources.find_nodes(self.partitions or {}, exact_fit=exact_fit, partial_node=partial_node)
+        nodes: dict[str, Any] = dict(found)
+        memory = resources.total_mem(found)
+        return partition, nodes if memory is None else {**nodes, "max_mem": memory}
 
     def prepare(self, launch: Launch) -> tuple[str, Submission]:
         """Return the partition's key and the submission that a launch comes to on this system."""
-        partition, nodes = self.find_nodes(launch)
+        partition, nodes = self.check(launch.resources, launch.exact_fit, launch.partial_node)
         spec = dict((self.partitions or {})[partition])
+        max_time = launch.resources.max_time
         return partition, Submission(
             id=launch.id,
             directory=self.job_dir(launch.stage_dir),
             partition=spec.get("partition", partition),
             commands=(*self.commands, *launch.commands),
-            max_time=launch.resources.max_time,
+            max_time=spec.get("max_time") if max_time is None else max_time,
             header=(*self.queuing_sys_header, *spec.get("header", ()), *launch.header_extra),
             nodes=nodes,
             token=launch.token,
@@ -243,18 +254,20 @@ class System:
         for launch in ready:
             partition, submission = prepared[launch.id]
             answers[launch.id] = _answer(launch.id, accepted.get(launch.id), partition, submission)
-        self._remove_dirs([x.stage_dir for x in ready if isinstance(answers[x.id], ExPyReError)])
+        refused = [x.stage_dir.name for x in ready if isinstance(answers[x.id], ExPyReError)]
+        if refused and self.remote_rundir is not None:
+            self.rundir.remove(refused)
         return answers
 
     def _send(self, launches: Sequence[Launch]) -> None:
         if self.remote_rundir is None or not launches:
             return
         self.initialize_remote_rundir()
-        self.transport.send([(x.stage_dir, x.stage_dir.name) for x in launches], self.remote_rundir)
+        self.rundir.send([x.stage_dir for x in launches])
 
     def submit(
         self,
-        id: str,  # noqa: A002 - public name
+        id: str,
         stage_dir: Path | str,
         resources: Resources,
         commands: Sequence[str],
@@ -273,8 +286,10 @@ class System:
             The queue refused the job; its directory on the host was removed.
         """
         stage_dir = Path(stage_dir)
-        if self.remote_rundir is not None and self._exists(self.job_dir(stage_dir)):
-            raise StageError(f"{self.job_dir(stage_dir)} on {self.host or 'this machine'} exists already; clean it first")
+        if self.remote_rundir is not None and self.rundir.holds(stage_dir.name):
+            raise StageError(
+                f"{self.job_dir(stage_dir)} on {self.host or 'this machine'} exists already; clean it first"
+            )
         launch = Launch(id, stage_dir, resources, tuple(commands), "", tuple(header_extra), exact_fit, partial_node)
         answer = self.submit_many([launch])[id]
         if isinstance(answer, ExPyReError):
@@ -293,7 +308,11 @@ class System:
         """
         listings, told = self._listings([remote_id for remote_id, _ in jobs.values() if remote_id])
         step("gather.1")
-        markers = self._markers([stage_dir for _, stage_dir in jobs.values()])
+        stage_dirs = [stage_dir for _, stage_dir in jobs.values()]
+        if self.remote_rundir is None:
+            markers = [stage.markers(stage_dir) for stage_dir in stage_dirs]
+        else:
+            markers = self.rundir.markers([stage_dir.name for stage_dir in stage_dirs])
         ended = [
             remote_id
             for (remote_id, _), mark in zip(jobs.values(), markers, strict=True)
@@ -325,22 +344,10 @@ class System:
             log.warning("the queue of %s does not say how jobs ended: %s", self.host or "this machine", error)
             return {}
 
-    def _markers(self, stage_dirs: Sequence[Path]) -> list[stage.Markers]:
-        if self.remote_rundir is None:
-            return [stage.markers(stage_dir) for stage_dir in stage_dirs]
-        names = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE, stage.names.TERMINATED)
-        tests = " ".join(f"[ -e \"$d\"/{name} ] && s=${{s}}1 || s=${{s}}0;" for name in names)
-        words = " ".join(shlex.quote(stage_dir.name) for stage_dir in stage_dirs)
-        script = f"cd {_quoted_dir(self.remote_rundir)} || exit 1\nfor d in {words}; do s=; {tests} echo $s; done"
-        lines = self._shell(script, "the jobs' directories cannot be looked at").split()
-        return [stage.Markers(*(flag == "1" for flag in line)) for line in lines]
-
     def collect(self, stage_dirs: Sequence[Path]) -> None:
         """Bring the files of jobs back into their stage directories, in one stream."""
-        if self.remote_rundir is None or not stage_dirs:
-            return
-        names = [stage_dir.name for stage_dir in stage_dirs]
-        self.transport.fetch(self.remote_rundir, names, stage_dirs[0].parent, exclude=_NEVER_FETCHED)
+        if self.remote_rundir is not None:
+            self.rundir.fetch([stage_dir.name for stage_dir in stage_dirs], stage_dirs[0].parent)
 
     def get_remotes(
         self,
@@ -353,13 +360,7 @@ class System:
         if self.remote_rundir is None:
             return
         globs = ["*"] if subdir_glob is None else [subdir_glob] if isinstance(subdir_glob, str) else list(subdir_glob)
-        names = self._glob(globs)
-        if names:
-            self.transport.fetch(self.remote_rundir, names, Path(local_dir), exclude=_NEVER_FETCHED)
-
-    def _glob(self, globs: Iterable[str]) -> list[str]:
-        script = f"cd {_quoted_dir(str(self.remote_rundir))} || exit 0\nfor d in {' '.join(globs)}; do [ -e \"$d\" ] && printf '%s\\0' \"$d\"; done; true"
-        return [name for name in self._shell(script, "the run directory cannot be listed").split("\0") if name]
+        self.rundir.fetch(self.rundir.glob(globs), Path(local_dir))
 
     def clean_rundir(
         self,
@@ -368,38 +369,17 @@ class System:
         dry_run: bool = False,
         verbose: bool = False,
     ) -> None:
-        """Overwrite some files of a job on the host with ``CLEANED``, or remove its directory if ``filenames`` is None."""
+        """Overwrite files of a job on the host with ``CLEANED``, or remove its directory if ``filenames`` is None."""
         if self.remote_rundir is None:
             return
-        directory = self.job_dir(Path(stage_dir))
+        name = Path(stage_dir).name
         if dry_run:
             what = "remove" if filenames is None else f"clean {', '.join(filenames)} of"
-            log.info("dry run: would %s %s on %s", what, directory, self.host or "this machine")
+            log.info("dry run: would %s %s/%s on %s", what, self.remote_rundir, name, self.host or "this machine")
         elif filenames is None:
-            self._remove_dirs([Path(stage_dir)])
+            self.rundir.remove([name])
         else:
-            words = " ".join(shlex.quote(name) for name in filenames)
-            script = f"cd {_quoted_dir(directory)} || exit 0\nfor f in {words}; do [ -e \"$f\" ] && echo CLEANED > \"$f\"; done; true"
-            self._shell(script, f"{directory} cannot be cleaned")
-
-    def _remove_dirs(self, stage_dirs: Sequence[Path]) -> None:
-        if self.remote_rundir is None or not stage_dirs:
-            return
-        if any(not stage_dir.name.startswith("run_") for stage_dir in stage_dirs):
-            raise StageError(f"refusing to remove a directory that is no job's: {', '.join(map(str, stage_dirs))}")
-        words = " ".join(shlex.quote(stage_dir.name) for stage_dir in stage_dirs)
-        script = f"cd {_quoted_dir(self.remote_rundir)} || exit 0\nfor d in {words}; do chmod -R u+rwX \"$d\" 2>/dev/null; rm -rf \"$d\"; done"
-        self._shell(script, "the jobs' directories cannot be removed")
-
-    def _exists(self, directory: str) -> bool:
-        return self.transport.run(f"[ -e {_quoted_dir(directory)} ]").returncode == 0
-
-    def _shell(self, script: str, trouble: str) -> str:
-        done = self.transport.run(script)
-        if done.returncode != 0:
-            where = self.host or "this machine"
-            raise SchedulerError(f"{trouble} on {where}: {done.stderr.decode(errors='replace').strip()}")
-        return done.stdout.decode(errors="surrogateescape")
+            self.rundir.clean(name, filenames)
 
 
 _UNLISTED = Listing(UNKNOWN)
@@ -430,11 +410,3 @@ def _remote_rundir(host: str | None, rundir: str | None, extra: str | None) -> s
     if host is None and not rundir.startswith("/"):
         rundir = str(Path.home() / rundir)
     return f"{rundir}/{extra}" if extra else rundir
-
-
-def _quoted_dir(directory: str) -> str:
-    """Return a directory for a shell that stands in the user's home; a leading ``~`` and ``$HOME`` keep their meaning."""
-    for prefix in ("~/", "$HOME/", "${HOME}/"):
-        if directory.startswith(prefix):
-            return '"$HOME"/' + shlex.quote(directory[len(prefix) :])
-    return shlex.quote(directory)

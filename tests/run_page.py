@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-BLOCK = re.compile(r"(?:<!--\s*(?P<what>file|not run):\s*(?P<word>[^>]*?)\s*-->\s*\n+)?^```(?P<lang>[\w-]*)[^\n]*\n(?P<body>.*?)^```", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:<!--\s*(?P<what>file|not run):\s*(?P<word>[^>]*?)\s*-->\s*\n+)?^```(?P<lang>[\w-]*)[^\n]*\n(?P<body>.*?)^```",
+    re.M | re.S,
+)
 
 
 def blocks(text):

@@ -27,6 +27,7 @@ EXPYRE = (
     "util",
     "subprocess",
     "schedulers",
+    "rundir",
     "system",
     "config",
     "progress",

@@ -148,7 +148,7 @@ def main():
     say("What was computed")
     counts, done = submissions()
     twice = {job: n for job, n in counts.items() if n != 1}
-    print(f"{len(counts)} jobs, each submitted {'once' if not twice else twice}, {done} with a result")
+    print(f"{len(counts)} jobs, each submitted {twice if twice else 'once'}, {done} with a result")
     frames = show_results()
     plot(frames)
     print(f"\n{time.monotonic() - began:.0f} s in all, in {directory}")

@@ -14,7 +14,12 @@ from wfl.generate.optimize import optimize
 calculator = (EMT, [], {})
 
 solids = optimize(
-    ConfigSet("solids.xyz"), OutputSpec("relaxed.solids.xyz"), calculator, pressure=0.0, fmax=1e-3, traj_subselect="last"
+    ConfigSet("solids.xyz"),
+    OutputSpec("relaxed.solids.xyz"),
+    calculator,
+    pressure=0.0,
+    fmax=1e-3,
+    traj_subselect="last",
 )
 molecules = optimize(
     ConfigSet("molecules.xyz"), OutputSpec("relaxed.molecules.xyz"), calculator, fmax=1e-3, traj_subselect="last"

@@ -41,7 +41,9 @@ def need_current(current: bool, path: Path) -> None:
 
 
 def check_readable(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise RecordError unless a file that is not empty has a jobs table with the nine columns."""
+    """Raise RecordError if a file has tables, but no jobs table with the nine columns."""
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return  # another process has made the file and is about to fill it
     found = [row[1] for row in connection.execute("PRAGMA table_info(jobs)")]
     missing = [name for name in COLUMNS if name not in found]
     if missing:
