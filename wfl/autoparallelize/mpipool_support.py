@@ -56,7 +56,6 @@ def init(verbose: int = 1) -> None:
         return
     context = MPICommExecutor(comm, root=0)
     wfl_mpipool = context.__enter__()
-    wfl_mpipool.num_workers = comm.Get_size() - 1  # type: ignore[union-attr]
     atexit.register(shutdown_and_barrier, context, comm)
     if verbose:
         sys.stderr.write(f"wfl: {comm.Get_size() - 1} MPI ranks serve as workers\n")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .batching import make_chunks
+from .batching import Chunks
 from .engines import Done, choose_engine
 from .output import ItemResults, Sink, open_output
 from .rng import PER_ITEM_INFO, InfoSource
@@ -82,7 +82,7 @@ def do_in_pool(
         raise TypeError("do_in_pool needs an operation: op=...")
     given = {**(kwargs or {}), **(unkeyed_kwargs or {})}
     infos = given.pop(PER_ITEM_INFO, None)
-    task = Task(op, tuple(args), given, iterable_arg, tuple(initializer))
+    task = Task(op, tuple(args), given, iterable_arg, tuple(initializer), num_inputs_per_python_subprocess)
     engine = choose_engine(num_python_subprocesses, executor)
     announce = getattr(engine, "announcement", None)
     if announce:
@@ -91,7 +91,7 @@ def do_in_pool(
     source = InfoSource(takes_per_item_info(op), rng, infos)
     with open_output(outputspec, task, iterable if iterable is not None else ()) as sink:
         items = sink.items(source)
-        chunks = make_chunks(items, num_inputs_per_python_subprocess, source, first=sink.done)
+        chunks = Chunks(items, num_inputs_per_python_subprocess, source, sink.done)
         with contextlib.closing(engine.run(task, chunks)) as finished:  # type: ignore[type-var]
             _store(finished, sink)
     return sink.value()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .batching import make_chunks
+from .batching import Chunks
 from .engines import Done
 from .output import ItemResults, open_output
 from .rng import PER_ITEM_INFO, InfoSource
@@ -115,7 +115,7 @@ def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> l
     keyed = {name: value for name, value in kwargs.items() if name not in ignore}
     return [
         Call(
-            f"{remote_info.job_name}_chunk_{chunk.number}",
+            f"{remote_info.job_name}_chunk_{number}",
             do_in_pool,
             kwargs={
                 **common,
@@ -131,7 +131,7 @@ def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> l
             hash_ignore=(*_NOT_IN_KEY, *(name for name in remote_info.hash_ignore)),
             scope=remote_info.job_name,
         )
-        for chunk in chunks
+        for number, chunk in enumerate(chunks)
     ]
 
 
@@ -223,7 +223,7 @@ class Jobs:
         """Raise the first failure in the order of the input, with notes on the others."""
         if not self.failures:
             return
-        self.failures.sort(key=lambda failure: failure[0].number)
+        self.failures.sort(key=lambda failure: failure[0].first)
         lines = [f"{self.name}: job {job_id} for {chunk.items}: {type(error).__name__}: {_first_line(error)}"
                  for chunk, job_id, error in self.failures]
         good = len(self.chunks) - len(self.failures)
@@ -295,7 +295,9 @@ def cut(call: OpCall, remote_info: RemoteInfo, sink: Sink, rng: np.random.Genera
     kwargs = call.kwargs
     source = InfoSource(takes_per_item_info(call.op), rng, kwargs.pop(PER_ITEM_INFO, None))
     size = remote_info.items_per_job(call.info.num_inputs_per_python_subprocess)
-    return list(make_chunks(sink.items(source), size, source, first=sink.done))
+    items = sink.items(source)
+    chunks = Chunks(items, size, source, sink.done)
+    return list(iter(chunks.take, None))
 
 
 def do_remotely(remote_info: RemoteInfo, call: OpCall, rng: np.random.Generator | None = None) -> ConfigSet | None:

@@ -16,12 +16,10 @@ __all__ = ["Chunk", "Task", "add_note", "describe_items", "name_of", "takes_per_
 
 @dataclass
 class Chunk:
-    """Consecutive items that go into one call of the operation.
+    """Consecutive items that travel together: those of one call of the operation, or of several if they are cheap.
 
     Attributes
     ----------
-    number
-        Position among the chunks of the call.
     first
         Number of its first item over the whole input.
     paths
@@ -32,7 +30,6 @@ class Chunk:
         Per-item information, or None.
     """
 
-    number: int
     first: int
     paths: list[tuple[int, ...] | None]
     values: list[Any]
@@ -85,6 +82,7 @@ class Task:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     iterable_arg: int | str = 0
     initializer: tuple[Any, ...] = (None, [])
+    size: int = 1
 
     @property
     def name(self) -> str:
@@ -93,18 +91,42 @@ class Task:
 
     def initialize(self) -> None:
         """Run the initializer, if there is one."""
-        function, args, kwargs = (*self.initializer, (), {})[:3] if len(self.initializer) < 3 else self.initializer
+        function, args, kwargs = (*self.initializer, *((None, (), {})[len(self.initializer) :]))
         if function is not None:
-            function(*args, **(kwargs or {}))
+            function(*args, **kwargs)
 
-    def run(self, first: int, values: list[Any], infos: list[dict[str, Any]] | None) -> list[Any]:
-        """Call the operation on a list of items and return one result for each of them.
+    def run(
+        self,
+        first: int,
+        values: list[Any],
+        infos: list[dict[str, Any]] | None,
+        note: Callable[[int], None] | None = None,
+    ) -> list[Any]:
+        """Return one result for each item, calling the operation on ``size`` items at a time.
+
+        Parameters
+        ----------
+        first
+            Number of the first item, for messages.
+        values, infos
+            The items and, unless None, their information.
+        note
+            Told the number of the first item of each call before it is made.
 
         Raises
         ------
         RuntimeError
             The operation returned another number of results than it got items.
         """
+        results: list[Any] = []
+        for start in range(0, len(values), self.size):
+            if note is not None:
+                note(first + start)
+            part = slice(start, start + self.size)
+            results += self._call(first + start, values[part], None if infos is None else infos[part])
+        return results
+
+    def _call(self, first: int, values: list[Any], infos: list[dict[str, Any]] | None) -> list[Any]:
         n = len(values)
         args, kwargs = self.args, self.kwargs
         if isinstance(self.iterable_arg, str):
@@ -118,6 +140,8 @@ class Task:
         except Exception as error:
             add_note(error, f"raised by {self.name} for {describe_items(first, n)} of its input")
             raise
+        if type(results) is list and len(results) == n:
+            return results
         return self._checked(results, first, n)
 
     def _checked(self, results: Any, first: int, n: int) -> list[Any]:

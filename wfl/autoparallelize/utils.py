@@ -56,10 +56,11 @@ def items_inputs_generator(
     """
     from wfl.configset import iter_items
 
-    from .batching import make_chunks
+    from .batching import Chunks
 
     source = InfoSource(op is not None and takes_per_item_info(op), rng)
-    for chunk in make_chunks(iter_items(iterable), num_inputs_per_python_subprocess, source):
+    chunks = Chunks(iter_items(iterable), num_inputs_per_python_subprocess, source)
+    while (chunk := chunks.take()) is not None:
         yield list(zip(chunk.values, chunk.paths, strict=True)), chunk.first, chunk.infos
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..batching import Chunks
 from ..task import Chunk, Task
 
 __all__ = ["Done", "Engine", "WorkerDied", "choose_engine", "number_from_env"]
@@ -28,7 +29,7 @@ class WorkerDied(RuntimeError):
 class Engine(Protocol):
     """Runs a task over chunks."""
 
-    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+    def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield the chunks in the order in which they came, reading only a bounded number of them ahead.
 
         An exception of the operation is raised, and ends the work; a chunk whose worker died is yielded with its

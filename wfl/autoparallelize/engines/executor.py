@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from ..task import Chunk, Task
+from ..batching import Chunks
+from ..task import Task
 from . import wire
 from .base import Done, WorkerDied
 from .order import Batch, Batches, InOrder
@@ -41,7 +42,7 @@ def run_batch(token: str, task_blob: bytes | None, data: bytes) -> _Answer | Non
         task = _known_task(token, task_blob)
         if task is None:
             return None
-        results = [task.run(first, values, infos) for _, first, values, infos in wire.load(data)]
+        results = task.run(*wire.load(data))
         return True, time.perf_counter() - start, wire.dump_values(results, where=f"the results of {task.name}")
     except BaseException as error:
         return False, time.perf_counter() - start, wire.dump_failure(error)
@@ -76,7 +77,7 @@ class ExecutorEngine:
         self._workers = _number_of_workers(executor)
         self.announcement = f"{type(executor).__name__} of {self._workers} workers"
 
-    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+    def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield the chunks in order; see ``Engine``."""
         run = _Run(self._executor, self._workers, task, chunks)
         try:
@@ -89,13 +90,13 @@ class ExecutorEngine:
 
 
 class _Run:
-    def __init__(self, executor: Executor, workers: int, task: Task, chunks: Iterator[Chunk]) -> None:
+    def __init__(self, executor: Executor, workers: int, task: Task, chunks: Chunks) -> None:
         self.executor = executor
         self.workers = workers
         self.name = task.name
         self.token = uuid.uuid4().hex
         self.batches = Batches(task.name, chunks)
-        self.order = InOrder()
+        self.order = InOrder(chunks.position)
         self.pending: dict[Future[_Answer | None], Batch] = {}
         self.blob = b""
         self.sent = 0
@@ -148,7 +149,7 @@ class _Run:
         self.order.add(batch, data)
 
     def broken(self, batches: list[Batch]) -> WorkerDied:
-        items = ", ".join(sorted({chunk.items for batch in batches for chunk in batch.chunks})[:10])
+        items = ", ".join([batch.chunk.items for batch in batches][:10])
         return WorkerDied(
             f"a worker of {type(self.executor).__name__} died while it ran {self.name}, and broke the executor; "
             f"under way were {items} of the input (the system kills processes when memory runs out)"

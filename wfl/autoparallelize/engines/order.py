@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any
 
-from ..batching import AdaptiveSize
+from ..batching import AdaptiveSize, Chunks
 from ..task import Chunk
 from . import wire
 from .base import Done
@@ -18,33 +16,40 @@ _MOST_BYTES_WAITING = 256 * 1024**2
 
 
 class Batch:
-    """Chunks that travel in one message."""
+    """A chunk on its way to a worker, pickled.
 
-    def __init__(self, chunks: list[Chunk], name: str) -> None:
-        self.chunks = chunks
+    Attributes
+    ----------
+    chunk
+        The chunk, without its items.
+    data
+        Its items and their information.
+    """
+
+    def __init__(self, chunk: Chunk, name: str) -> None:
+        self.chunk = chunk
         self.data = wire.dump_values(
-            [wire.chunk_message(c) for c in chunks], where=f"{chunks[0].items} of the input of {name}"
+            (chunk.first, chunk.values, chunk.infos), where=f"{chunk.items} of the input of {name}"
         )
-        for chunk in chunks:
-            chunk.values, chunk.infos = [], None
+        chunk.values, chunk.infos = [], None
 
-    def split(self, without: int, name: str) -> list[Batch]:
-        """Return the chunks but one, each in a batch of its own."""
-        singles = []
-        for chunk, (_, _, values, infos) in zip(self.chunks, wire.load(self.data), strict=True):
-            if chunk.number != without:
-                chunk.values, chunk.infos = values, infos
-                singles.append(Batch([chunk], name))
-        return singles
+    def split(self, size: int, name: str) -> list[Batch]:
+        """Return a batch for each call of the operation, with ``size`` items."""
+        _, values, infos = wire.load(self.data)
+        paths, first = self.chunk.paths, self.chunk.first
+        return [
+            Batch(Chunk(first + i, paths[i : i + size], values[i : i + size], infos and infos[i : i + size]), name)
+            for i in range(0, len(paths), size)
+        ]
 
 
 class InOrder:
     """Puts the results of batches, and failed chunks, in the order of the chunks."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._finished: dict[int, tuple[Batch, bytes] | Done] = {}
         self._bytes = 0
-        self._next = 0
+        self._next = first
 
     @property
     def full(self) -> bool:
@@ -54,42 +59,44 @@ class InOrder:
     def add(self, batch: Batch, data: bytes) -> None:
         """Take the pickled results of a batch."""
         self._bytes += len(data)
-        self._finished[batch.chunks[0].number] = (batch, data)
+        self._finished[batch.chunk.first] = (batch, data)
 
     def add_failed(self, done: Done) -> None:
         """Take a chunk that has failed."""
-        self._finished[done.chunk.number] = done
+        self._finished[done.chunk.first] = done
 
     def ready(self) -> Iterator[Done]:
         """Yield what is finished and whose predecessors have all been yielded."""
         while (entry := self._finished.pop(self._next, None)) is not None:
-            if isinstance(entry, Done):
-                self._next += 1
-                yield entry
-                continue
-            batch, data = entry
-            self._bytes -= len(data)
-            self._next += len(batch.chunks)
-            for chunk, results in zip(batch.chunks, wire.load(data), strict=True):
-                yield Done(chunk, results)
+            if not isinstance(entry, Done):
+                batch, data = entry
+                self._bytes -= len(data)
+                entry = Done(batch.chunk, wire.load(data))
+            self._next += len(entry.chunk.paths)
+            yield entry
 
 
 class Batches:
-    """Makes batches of the incoming chunks, as large as suits their cost."""
+    """Makes batches of the incoming items, as large as suits their cost."""
 
-    def __init__(self, name: str, chunks: Iterator[Chunk]) -> None:
+    def __init__(self, name: str, chunks: Chunks) -> None:
         self._name = name
         self._chunks = chunks
         self._size = AdaptiveSize()
         self.put_back: list[Batch] = []
 
+    @property
+    def items_per_call(self) -> int:
+        """Items per call of the operation."""
+        return self._chunks.size
+
     def learn(self, batch: Batch, seconds: float) -> None:
         """Take in how long a batch took."""
-        self._size.learn(len(batch.chunks), seconds)
+        self._size.learn(-(-len(batch.chunk.paths) // self._chunks.size), seconds)
 
     def take(self, room: bool) -> Batch | None:
         """Return a batch that was put back, else a new one if there is room; None if there is none."""
         if self.put_back:
             return self.put_back.pop(0)
-        chunks: list[Any] = list(islice(self._chunks, self._size.size)) if room else []
-        return Batch(chunks, self._name) if chunks else None
+        chunk = self._chunks.take(self._size.size) if room else None
+        return None if chunk is None else Batch(chunk, self._name)

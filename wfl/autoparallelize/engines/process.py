@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from multiprocessing.connection import wait
 
-from ..task import Chunk, Task
+from ..batching import Chunks
+from ..task import Task
 from . import wire
 from .base import Done, WorkerDied
 from .order import Batches, InOrder
@@ -30,15 +30,15 @@ class ProcessEngine:
         self.n = n
         self.announcement = f"num_python_subprocesses={n}"
 
-    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+    def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield the chunks in order; see ``Engine``."""
-        first = next(chunks, None)
-        if first is None:
+        run = _Run(task, chunks)
+        if not run.batches.put_back:
             return
         pool = borrow_pool(self.n, task)
         good = False
         try:
-            yield from _Run(pool, task, chain([first], chunks)).results()
+            yield from run.results(pool)
             good = True
         finally:
             return_pool(pool, good=good)
@@ -47,13 +47,17 @@ class ProcessEngine:
 class _Run:
     """One task on its way through a pool."""
 
-    def __init__(self, pool: Pool, task: Task, chunks: Iterator[Chunk]) -> None:
-        self.pool = pool
-        self.name = task.name
-        self.batches = Batches(task.name, chunks)
-        self.order = InOrder()
+    pool: Pool
 
-    def results(self) -> Iterator[Done]:
+    def __init__(self, task: Task, chunks: Chunks) -> None:
+        self.name = task.name
+        self.order = InOrder(chunks.position)
+        self.batches = Batches(task.name, chunks)
+        first = self.batches.take(True)
+        self.batches.put_back = [] if first is None else [first]
+
+    def results(self, pool: Pool) -> Iterator[Done]:
+        self.pool = pool
         while True:
             self.feed()
             busy = {worker.conn: worker for worker in self.pool.workers if worker.outstanding}
@@ -100,15 +104,15 @@ class _Run:
     def bury(self, worker: WorkerProcess) -> None:
         """Put another worker in the place of a dead one; fail the chunk that it had in hand, repeat the others."""
         number, reason = worker.autopsy()
-        batches = list(worker.outstanding)
-        guilty = next((c for b in batches for c in b.chunks if c.number == number), None)
+        calls = [each for b in worker.outstanding for each in b.split(self.batches.items_per_call, self.name)]
+        guilty = next((each for each in calls if each.chunk.first == number), None)
         if guilty is None:
             raise WorkerDied(
-                f"a worker process of {self.name} {reason} before it could begin with {batches[0].chunks[0].items} "
-                "of the input (while it imported modules or ran the initializer)"
+                f"a worker process of {self.name} {reason} before it could begin with {calls[0].chunk.items} of the "
+                "input (while it imported modules or ran the initializer)"
             )
-        for batch in batches:
-            self.batches.put_back.extend(batch.split(guilty.number, self.name))
-        error = WorkerDied(f"the worker process that ran {self.name} for {guilty.items} of its input {reason}")
-        self.order.add_failed(Done(guilty, [], error))
+        calls.remove(guilty)
+        self.batches.put_back.extend(calls)
+        error = WorkerDied(f"the worker process that ran {self.name} for {guilty.chunk.items} of its input {reason}")
+        self.order.add_failed(Done(guilty.chunk, [], error))
         self.pool.replace(worker)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..task import Chunk, Task
+from ..batching import Chunks
+from ..task import Task
 from .base import Done
 
 __all__ = ["SerialEngine"]
@@ -13,8 +14,8 @@ __all__ = ["SerialEngine"]
 class SerialEngine:
     """Calls the operation here, chunk by chunk; items of lists are handed over as they are."""
 
-    def run(self, task: Task, chunks: Iterator[Chunk]) -> Iterator[Done]:
+    def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield each chunk as it has been worked on; see ``Engine``."""
         task.initialize()
-        for chunk in chunks:
+        while (chunk := chunks.take()) is not None:
             yield Done(chunk, task.run(chunk.first, chunk.values, chunk.infos))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from ..task import Chunk, Task
+from ..task import Task
 
 __all__ = ["dump_failure", "dump_task", "dump_values", "load", "load_failure"]
 
@@ -73,11 +73,6 @@ def _picklable(value: Any) -> bool:
     except Exception:
         return False
     return True
-
-
-def chunk_message(chunk: Chunk) -> tuple[int, int, list[Any], list[dict[str, Any]] | None]:
-    """Return what a worker needs to know of a chunk."""
-    return chunk.number, chunk.first, chunk.values, chunk.infos
 
 
 def dump_failure(error: BaseException) -> bytes:

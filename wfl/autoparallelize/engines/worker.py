@@ -61,12 +61,12 @@ def _die_with_parent(lifeline: int) -> None:
 
 
 def _mark(fd: int, number: int) -> None:
-    """Note the chunk in hand where the parent can read it even if this process is killed."""
+    """Note the first item in hand where the parent can read it even if this process is killed."""
     os.pwrite(fd, _MARK.pack(number), 0)
 
 
 def read_mark(fd: int) -> int:
-    """Return the number of the chunk that a worker had in hand."""
+    """Return the number of the first item that a worker had in hand."""
     data = os.pread(fd, _MARK.size, 0)
     return int(_MARK.unpack(data)[0]) if len(data) == _MARK.size else IDLE
 
@@ -117,12 +117,13 @@ class _Worker:
         if not self._ready:
             self._task.initialize()
             self._ready = True
-        results = []
-        for number, first, values, infos in wire.load(blob):
-            _mark(self._mark_fd, number)
-            results.append(self._task.run(first, values, infos))
+        first, values, infos = wire.load(blob)
+        results = self._task.run(first, values, infos, self._note)
         _mark(self._mark_fd, IDLE)
         return wire.dump_values(results, where=f"the results of {self._task.name}")
+
+    def _note(self, number: int) -> None:
+        _mark(self._mark_fd, number)
 
     def loop(self) -> None:
         """Answer every message with items, or with the first error since the last one; until told to stop."""

@@ -131,7 +131,7 @@ class WorkerProcess:
         return None if self._process.exitcode is None else int(self._process.exitcode)
 
     def autopsy(self) -> tuple[int, str]:
-        """Return the number of the chunk that a dead worker had in hand, and how it died, in words."""
+        """Return the number of the first item that a dead worker had in hand, and how it died, in words."""
         code = self._wait(5.0)
         if code is None:
             kill_tree(self.pid)
