@@ -21,7 +21,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from expyre import states
 from expyre.jobsdb import Change, JobsDB, NewJob, owner_token
@@ -45,6 +54,7 @@ class RecordMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.numbers = itertools.count()
+        self.unlocked = False
         self.model: dict[str, tuple[str, str]] = {}  # id -> (status, key), in order of creation
 
     @initialize()
@@ -101,8 +111,10 @@ class RecordMachine(RuleBasedStateMachine):
         else:
             self.doors_[door].remove(id)
 
+    @precondition(lambda self: not self.unlocked)
     @rule(door=doors)
     def unlock(self, door: int) -> None:
+        self.unlocked = True
         self.plain.close()
         self.doors_[door].unlock()
         self.plain = sqlite3.connect(self.path, isolation_level=None)
@@ -116,9 +128,8 @@ class RecordMachine(RuleBasedStateMachine):
             assert {key: row.id for (_, key), row in found.items()} == {
                 key: owner for key in "xyz" if (owner := self.owner(key)) is not None
             }
-            for status in states.STATUSES:
-                expected = [id for id, (own, _) in self.model.items() if own == status]
-                assert [row["id"] for row in door.jobs(status=status)] == expected
+        ongoing = [id for id, (status, _) in self.model.items() if status in states.GROUPS["ongoing"]]
+        assert [row["id"] for row in self.doors_[0].jobs(status="ongoing")] == ongoing
         assert self.plain.execute("SELECT count(*) FROM details").fetchone()[0] == len(self.model)
 
 
@@ -130,7 +141,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 TestRecordMachine = RecordMachine.TestCase
-TestRecordMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestRecordMachine.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 # several processes at the same time
