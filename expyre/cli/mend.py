@@ -43,7 +43,7 @@ def reset_status(session: Session, selection: Selection, new: str, yes: bool) ->
     warn(f"Status of {count(len(changed))} set to {new}")
     if len(changed) < len(rows):
         names = ", ".join(row.id for row in rows if row.id not in changed)
-        raise RecordError(f"not changed, because another job now stands for the same call, or they are gone: {names}")
+        raise RecordError(f"not changed, because they were removed meanwhile: {names}")
 
 
 @click.command("create_job")

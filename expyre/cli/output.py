@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -60,15 +60,19 @@ def quiet_option(function: _F) -> _F:
 
 def facts(row: JobRow) -> dict[str, Any]:
     """Return what the record says of a job, without its secrets; times in epoch seconds."""
-    known = {key: value for key, value in asdict(row).items() if key not in _SECRETS}
+    known = {name: getattr(row, name) for name in row.__slots__ if name not in _SECRETS}
     if isinstance(known.get("resources"), str):
         known["resources"] = json.loads(known["resources"])
     return known
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as JSON; what JSON has no form for is written as text."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    """Print a value as JSON, lists with one item per line; what JSON has no form for is written as text."""
+    if isinstance(value, list) and value:
+        items = ",\n".join(json.dumps(item, default=str) for item in value)
+        click.echo(f"[\n{items}\n]")
+    else:
+        click.echo(json.dumps(value, indent=2, default=str))
 
 
 def echo_ids(rows: Iterable[JobRow]) -> None:

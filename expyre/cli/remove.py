@@ -60,6 +60,8 @@ def _wipe(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
     gone = []
     for row in rows:
         try:
+            if row.system:
+                session.system(row.system)  # without its system, what is on the host would stay unnoticed
             session.jobs([row])[0].clean(wipe=True)
         except (ExPyReError, OSError, KeyError) as exc:
             warn(f"{clean(row.id)} stays in the record, its files could not be removed: {exc}")

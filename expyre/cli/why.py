@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _answer(session: Session, row: JobRow) -> Answer:
 def _since(row: JobRow) -> Iterator[str]:
     if row.status == STARTED and row.t_started is not None:
         limit = row.resources_dict.get("max_time")
-        yield f"for {duration(time.time() - row.t_started)}" + (f", asked for {limit}" if limit else "")
+        yield f"for {duration(time.time() - row.t_started)}" + (f" of {duration(limit)} asked for" if limit else "")
 
 
 def _not_submitted(row: JobRow) -> Answer:
@@ -195,8 +196,28 @@ def _cut(name: str, text: str) -> dict[str, str]:
     return {name: "\n".join(lines)} if lines else {}
 
 
+def _same_call(session: Session, row: JobRow) -> JobRow | None:
+    """Return the last earlier job of the same call: its id differs only in the random end."""
+    if not row.name or len(row.id) != len(row.name) + 54:
+        return None
+    alike = list(session.record.query(id=re.escape(row.id[:-8]) + ".{8}"))
+    earlier = alike[: [other.id for other in alike].index(row.id)]
+    return earlier[-1] if earlier else None
+
+
+_NOT_USED = {
+    FAILED: "a failed job is not used again",
+    PROCESSED: "its results were stored elsewhere, so it is not used again",
+    CLEANED: "its files were removed, so it is not used again",
+}
+
+
 def _recomputed(session: Session, row: JobRow) -> list[str]:
-    """Return what tells the call from the nearest earlier call of the same function."""
+    """Return why the job was not spared: what became of an earlier one of its call, or what tells the calls apart."""
+    before = _same_call(session, row)
+    if before is not None:
+        reason = _NOT_USED.get(before.status, "both were made at the same time, or on purpose")
+        return [f"the same call was made before: {before.id} ({before.status}): {reason}"]
     mine, found = session.record.parts(row.id), session.record.nearest(row.id)
     if mine is None or found is None:
         return []

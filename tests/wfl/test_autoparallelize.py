@@ -342,12 +342,12 @@ def run_script(directory, *args, workers=0, kill_at=None, text=SCRIPT, **env):
 @pytest.mark.parametrize(("workers", "kind"), [(0, "list"), (2, "list"), (0, "iter")])
 def test_killed_script_goes_on_where_it_was(tmp_path, workers, kind):
     # op waits longer than the shortest time between checkpoints, so at most what was in hand is done again
-    code, _, _ = run_script(tmp_path, 0, 0.25, kind, workers=workers, kill_at=6)
+    code, _, _ = run_script(tmp_path, 0, 0.22, kind, workers=workers, kill_at=6)
     assert code == -signal.SIGKILL
     time.sleep(0.4)
     assert not (tmp_path / "out.xyz").exists()
     before = (tmp_path / "log").read_text().split()
-    code, out, err = run_script(tmp_path, 0, 0.25, kind, workers=workers)
+    code, out, err = run_script(tmp_path, 0, 0.22, kind, workers=workers)
     assert code == 0, err
     done = (tmp_path / "log").read_text().split()
     assert sorted(map(int, set(done))) == list(range(20))

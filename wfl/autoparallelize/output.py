@@ -128,6 +128,7 @@ class _FileSink(_SpecSink):
             count += 1
             if is_one_shot(self._inputs):
                 kept.append(item)
+        self._digests.advance(count)
         if count == n and self._digests.running() == self._output.resumed_digest(n):
             return n
         from wfl.configset import iter_items

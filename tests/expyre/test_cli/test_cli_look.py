@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,21 @@ def test_why_says_which_argument_made_it_another_job(xpr: Xpr, project: Project)
     assert "Next: run the script again to submit it" in out
     answer = json.loads(xpr("why", "abcd0001", "--json").stdout)
     assert any("cutoff" in line for line in answer["recomputed"])
+
+
+def test_why_the_same_call_was_made_again(xpr: Xpr, add: Add) -> None:
+    first = make_id("relax", 5)
+    add("relax", id=first, status="processed")
+    add("relax", id=f"{first[:-8]}wxyz0001")
+    out = xpr("why", "wxyz0001").stdout
+    assert f"the same call was made before: {first} (processed): its results were stored elsewhere" in out
+    assert "made before" not in xpr("why", first).stdout
+
+
+def test_remove_keeps_what_its_system_would_have_to_remove(xpr: Xpr, add: Add, project: Project) -> None:
+    job = add("relax", files={}, status="died", system="gone", remote_id="1")
+    assert "'gone' is not in the configuration" in xpr("rm", "-c", "-y", "relax", code=1).stderr
+    assert Path(project.record.row(job).from_dir or "").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -258,6 +274,14 @@ def test_help_imports_neither_the_commands_nor_anything_heavy() -> None:
     assert done.stderr.strip() == "['expyre.cli.main']"
 
 
+def test_a_terminal_that_cannot_show_a_name(add: Add) -> None:
+    add("漢字", system="é")
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words in (["ls"], ["ls", "-q"], ["ls", "--json"], ["show", "abcd0000"]):
+        done = subprocess.run([*XPR, *words], env=env, capture_output=True, check=True)
+        assert b"6f22" in done.stdout
+
+
 def test_a_closed_pipe_is_no_error(add: Add) -> None:
     for number in range(300):
         add(f"relax{number}")
@@ -266,9 +290,14 @@ def test_a_closed_pipe_is_no_error(add: Add) -> None:
     assert (done.stdout, done.stderr) == ("[\n", "")
 
 
+@cache
+def completion_code() -> str:
+    return subprocess.run([*XPR, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+
+
 def complete(words: list[str]) -> list[str]:
     """Return what bash offers for the last of the words, from the code that `xpr completion` prints."""
-    code = subprocess.run([*XPR, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    code = completion_code()
     quoted = " ".join(f"'{word}'" for word in ["xpr", *words])
     ask = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _xpr_completion {shutil.which('xpr') or XPR_SHIM}"
     script = f"{code}\n{ask}\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
