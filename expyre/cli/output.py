@@ -61,8 +61,9 @@ def quiet_option(function: _F) -> _F:
 def facts(row: JobRow) -> dict[str, Any]:
     """Return what the record says of a job, without its secrets; times in epoch seconds."""
     known = {name: getattr(row, name) for name in row.__slots__ if name not in _SECRETS}
-    if isinstance(known.get("resources"), str):
-        known["resources"] = json.loads(known["resources"])
+    for name in ("resources", "options"):
+        if known[name] is not None:
+            known[name] = json.loads(known[name])
     return known
 
 

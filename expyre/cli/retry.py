@@ -1,9 +1,10 @@
-"""``xpr retry``: failed and died jobs, submitted again with what they had, or with more."""
+"""``xpr retry``: failed and died jobs, submitted again as they were, or with more."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,37 @@ from expyre.states import DIED, FAILED
 
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow
-    from expyre.system import System
+    from expyre.launch import LaunchOptions
+    from expyre.resources import Resources
 
-__all__ = ["retry"]
+__all__ = ["Changes", "retry"]
 
 _factor = click.FloatRange(min=0, min_open=True)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be different from a job's last submission; None: as it was."""
+
+    time: float = 1.0
+    mem: float = 1.0
+    system: str | None = None
+    resources: Resources | None = None
+    python_cmd: str | None = None
+
+    def apply(self, row: JobRow) -> LaunchOptions | None:
+        """Return how to submit a job again; None if neither the record nor the user says so."""
+        from expyre.launch import LaunchOptions
+
+        options = LaunchOptions.of(row)
+        if options is None and (self.system or row.system) and self.resources:
+            options = LaunchOptions(self.system or row.system or "", self.resources)
+        if options is None:
+            return None
+        if self.system or self.resources:  # a fit that was exact need not be so there
+            options = replace(options, exact_fit=False, system_name=self.system or options.system_name)
+        resources = (self.resources or options.resources).scaled(time=self.time, mem=self.mem)
+        return replace(options, resources=resources, python_cmd=self.python_cmd or options.python_cmd)
 
 
 @click.command()
@@ -34,7 +61,7 @@ _factor = click.FloatRange(min=0, min_open=True)
 @click.option("--mem-factor", type=_factor, default=1.0, metavar="X", help="Ask for so many times the memory.")
 @click.option("--on", metavar="SYSTEM", help="Submit to another system.", shell_complete=complete_system)
 @click.option("--resources", metavar="JSON", help="Ask for these resources instead, as a JSON object.")
-@click.option("--python-cmd", default="python3", show_default=True, help="Interpreter of the jobs.")
+@click.option("--python-cmd", metavar="CMD", help="Use another interpreter.")
 @selects(default_status=f"{FAILED},{DIED}")
 @pass_session
 def retry(
@@ -46,27 +73,23 @@ def retry(
     mem_factor: float,
     on: str | None,
     resources: str | None,
-    python_cmd: str,
+    python_cmd: str | None,
 ) -> None:
     """Submit failed and died jobs again, as the same jobs: a script that waits for them gets their results.
 
-    What they left behind is removed. Resources and system are those of the last submission unless given here; extra
-    lines of the job script's header are not kept from there.
+    What they left behind is removed. They are submitted as they were the last time, but for what is given here.
     """
     refuse_without_filter(selection.given or reason is not None, "retry")
+    given = None if resources is None else _given_resources(resources)
     rows = _retryable(list(selection.rows(session)), reason)
     if not rows:
         warn("No jobs to retry")
         return
-    given = None if resources is None else _given_resources(resources)
-    groups, missing = _groups(rows, on, given)
-    for row in missing:
-        warn(f"{clean(row.id)}: its system or resources are not recorded; give --on and --resources")
-    total = sum(map(len, groups.values()))
+    groups = _groups(rows, Changes(time_factor, mem_factor, on, given, python_cmd))
+    total = sum(len(members) for _, members in groups)
     if total:
         confirm_if_watched(f"Submit {count(total)} again?", yes)
-    factors = (time_factor, mem_factor)
-    done = sum(_resubmit(session, *group, members, factors, python_cmd) for group, members in groups.items())
+    done = sum(_resubmit(session, options, members) for options, members in groups)
     warn(f"Submitted {count(done)} again")
     if done < len(rows):
         raise click.exceptions.Exit(1)
@@ -79,8 +102,8 @@ def _retryable(rows: list[JobRow], reason: str | None) -> list[JobRow]:
     return [row for row in ended if reason is None or (row.reason or "").lower() == reason.lower()]
 
 
-def _given_resources(text: str) -> str:
-    """Return resources given as JSON, checked, in one spelling."""
+def _given_resources(text: str) -> Resources:
+    """Return resources given as a JSON object."""
     from expyre.resources import Resources
 
     try:
@@ -92,52 +115,29 @@ def _given_resources(text: str) -> str:
     known = signature(Resources).parameters
     if unknown := [name for name in given if name not in known]:
         raise RequestError(f"--resources: there is no {', '.join(unknown)}; known are: {', '.join(known)}")
-    Resources(**{"max_time": None, **given})
-    return json.dumps({"max_time": None, **given}, sort_keys=True)
+    return Resources(**{"max_time": None, **given})
 
 
-def _groups(
-    rows: Sequence[JobRow], on: str | None, given: str | None
-) -> tuple[dict[tuple[str, str], list[JobRow]], list[JobRow]]:
-    """Return the rows by (system, resources as JSON), one submission each; and those that lack either."""
-    groups: dict[tuple[str, str], list[JobRow]] = {}
-    missing = []
+def _groups(rows: Iterable[JobRow], changes: Changes) -> list[tuple[LaunchOptions, list[JobRow]]]:
+    """Return the jobs by how they are to be submitted: each group is one submission. Others are reported."""
+    groups: dict[tuple[str | None, str | None, str | None], list[JobRow]] = {}
     for row in rows:
-        system, asked = on or row.system, given or row.resources
-        if system and asked:
-            groups.setdefault((system, asked), []).append(row)
-        else:
-            missing.append(row)
-    return groups, missing
+        groups.setdefault((row.system, row.resources, row.options), []).append(row)
+    known = [(changes.apply(members[0]), members) for members in groups.values()]
+    for row in (row for options, members in known if options is None for row in members):
+        warn(f"{clean(row.id)}: its system or resources are not recorded; give --on and --resources")
+    return [(options, members) for options, members in known if options is not None]
 
 
-def _resubmit(
-    session: Session, system: str, asked: str, rows: Sequence[JobRow], factors: tuple[float, float], python_cmd: str
-) -> int:
-    """Submit jobs of one system and equal resources again; return how many were."""
-    from expyre.func import start_jobs
-    from expyre.jobsdb import Change
-    from expyre.resources import Resources
+def _resubmit(session: Session, options: LaunchOptions, rows: Sequence[JobRow]) -> int:
+    """Submit jobs again in the same way; return how many were."""
+    from expyre.func import restart_jobs
 
     try:
-        place = session.system(system)
-        wanted = Resources(**json.loads(asked)).scaled(time=factors[0], mem=factors[1])
-        partial = all(_had_part_of_a_node(row, place) for row in rows)
-        # before anything of the last run is removed
-        wanted.find_nodes(place.partitions or {}, exact_fit=False, partial_node=partial)
-        jobs = session.jobs(rows)
-        start_jobs(
-            jobs, wanted, system, exact_fit=False, partial_node=partial, python_cmd=python_cmd, force_rerun=True
-        )
+        session.system(options.system_name)
+        restart_jobs(session.jobs(rows), options, note="xpr retry")
     except (ExPyReError, OSError) as exc:
-        warn(f"{system}: {exc}")
+        warn(f"{options.system_name}: {exc}")
         after = session.record.rows([row.id for row in rows])
-        rows = [row for row in rows if row.id in after and after[row.id].remote_id not in (None, row.remote_id)]
-    session.record.step([Change(row.id, details={"tries": row.tries + 1}, note="xpr retry") for row in rows])
+        return sum(row.id in after and after[row.id].remote_id not in (None, row.remote_id) for row in rows)
     return len(rows)
-
-
-def _had_part_of_a_node(row: JobRow, system: System) -> bool:
-    """Tell whether a job was given fewer cores than its node has: it had asked for part of a node."""
-    node = (system.partitions or {}).get(row.partition or "", {})
-    return row.num_cores is not None and row.num_cores < node.get("num_cores", 0)
