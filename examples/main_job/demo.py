@@ -26,7 +26,7 @@ def make_structures():
     rng = np.random.default_rng(0)
     solids = []
     for name in ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"):
-        for strain in (0.98, 1.02, 1.04):
+        for strain in (0.98, 1.03):
             atoms = dcdft[name] * (2, 2, 2)
             atoms.set_cell(atoms.cell * strain, scale_atoms=True)
             atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)

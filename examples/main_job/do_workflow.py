@@ -29,11 +29,11 @@ md(
     solids + molecules,
     OutputSpec("md.xyz"),
     calculator,
-    steps=400,
+    steps=200,
     dt=1.0,
     temperature=300.0,
     temperature_tau=50.0,
     integrator="Langevin",
-    traj_step_interval=20,
+    traj_step_interval=10,
     rng=np.random.default_rng(1),
 )
