@@ -131,48 +131,49 @@ def cloudpickle_module() -> Any:
 
 
 def write_result(value: Any, key: bytes) -> None:
-    """Pickle a value into the result file, signed."""
-
-    def write(file: BinaryIO) -> None:
-        writer = SignedWriter(file, key)
-        dump(value, writer)
-        writer.finish()
-
-    try:
-        replace_file(RESULT, write)
-    except OSError as exc:
-        raise OSError(exc.errno, f"the result could not be written: {exc.strerror}", os.path.abspath(RESULT)) from exc
-
-
-def dump(value: Any, writer: SignedWriter) -> None:
-    """Pickle into a writer: the plain way, or with cloudpickle where that fails.
+    """Pickle a value into the result file, signed.
 
     Raises
     ------
     Unpicklable
-        Neither way works.
+        Neither plain pickle nor cloudpickle takes it.
+    OSError
+        The file cannot be written; names it.
     """
     try:
-        data = pickle.dumps(value, PROTOCOL)
-    except Exception as plain:
-        cloudpickle = cloudpickle_module()
+        replace_file(RESULT, lambda file: dump(value, file, key))
+    except OSError as exc:
+        raise OSError(exc.errno, f"the result could not be written: {exc.strerror}", os.path.abspath(RESULT)) from exc
+
+
+def dump(value: Any, file: BinaryIO, key: bytes) -> None:
+    """Pickle into an open file and sign it: the plain way, or with cloudpickle where that fails."""
+    reasons = []
+    for module in (pickle, cloudpickle_module()):
+        writer = SignedWriter(file, key)
         try:
-            if cloudpickle is None:
-                raise
-            data = cloudpickle.dumps(value, PROTOCOL)
-        except Exception:
-            where, culprit = unpicklable_part(value, "result", 0)
-            kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}"
-            message = f"the result cannot be pickled: {where} is a {kind} ({type(plain).__name__}: {plain})"
-            raise Unpicklable(message) from plain
-    writer.write(data)
+            if module is not None:
+                module.Pickler(writer, PROTOCOL).dump(value)
+                writer.finish()
+                return
+        except OSError:
+            raise  # of the file, most likely: a full disk
+        except Exception as exc:
+            reasons.append(exc)
+            file.seek(0)
+            file.truncate()
+    where, culprit = unpicklable_part(value, "result", 0)
+    kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}"
+    words = f"{type(reasons[0]).__name__}: {text_of(reasons[0])}"
+    raise Unpicklable(f"the result cannot be pickled: {where} is a {kind} ({words})") from reasons[-1]
 
 
 def unpicklable_part(value: Any, path: str, depth: int) -> tuple[str, Any]:
     """Return path and value of the first part that does not pickle."""
+    pickler = cloudpickle_module() or pickle
     for name, part in parts_of(value) if depth < 5 else ():
         try:
-            pickle.dumps(part, PROTOCOL)
+            pickler.dumps(part, PROTOCOL)
         except Exception:
             return unpicklable_part(part, path + name, depth + 1)
     return path, value

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from expyre.errors import ExPyReError, RequestError, SchedulerError, SubmitFailed
 from expyre.node.localqueue import api, remote
+from expyre.node.localqueue.spool import Spool
 from expyre.schedulers.base import Listing, Scheduler, Submission, as_list, pre_submit_script
 from expyre.states import DONE, END_TIMED_OUT, QUEUE_FAILED, TIMEOUT, End
 
@@ -135,7 +136,8 @@ class Local(Scheduler):
             raise
         except Exception as exc:
             where = self.host or "this machine"
-            message = f"the local queue on {where} cannot be used ({command}): {type(exc).__name__}: {exc}"
+            place = directory or ("EXPYRE_LOCAL_DIR there" if self.host else Spool().path)
+            message = f"the local queue on {where} ({place}) cannot {command}: {type(exc).__name__}: {exc}"
             raise SchedulerError(message) from exc
 
 

@@ -140,7 +140,7 @@ def _look(spool: Spool, ids: Iterable[str]) -> dict[str, sqlite3.Row]:
     with spool.connect() as db:
         rows = {str(row["id"]): row for row in _rows(db, "id", numbers)}
     if any(row["state"] in (QUEUED, RUNNING) for row in rows.values()):
-        spool.ensure_supervisor()
+        spool.ensure_supervisor(wake=False)
     return rows
 
 
@@ -206,12 +206,11 @@ def cancel(spool: Spool, ids: Sequence[str], wait: float = 10.0) -> dict[str, st
             for id in ids:
                 db.execute(done, [DONE, CANCELLED, "cancelled while it waited", time.time(), id, QUEUED, HELD])
                 db.execute(kill, [CANCELLED, "cancelled while it ran", id, RUNNING])
-        deadline = time.monotonic() + wait
-        pause = 0.01
+        deadline, pause, wake = time.monotonic() + wait, 0.01, True
         while any(row["state"] == RUNNING for row in _rows(db, "id", ids)) and time.monotonic() < deadline:
-            spool.ensure_supervisor()
+            spool.ensure_supervisor(wake=wake)
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.2)
+            pause, wake = min(pause * 1.5, 0.2), False
     return {}
 
 

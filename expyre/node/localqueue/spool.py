@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class Spool:
         if new:
             self.exits.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chmod(self.path, 0o700)
+        _refuse_foreign(self.path)
         connection = sqlite3.connect(os.fspath(path), timeout=30.0, isolation_level=None)
         connection.row_factory = sqlite3.Row
         try:
@@ -129,7 +131,7 @@ class Spool:
                 start = int(time.time() - 1_700_000_000)
                 connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", [start])
 
-    def wake(self) -> bool:
+    def wake(self, word: bytes = b"w") -> bool:
         """Make the supervisor look at the table; False if there is no supervisor."""
         try:
             number = os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -138,22 +140,23 @@ class Spool:
                 return False
             raise
         try:
-            os.write(number, b"w")
+            if word:
+                os.write(number, word)
         except (BlockingIOError, BrokenPipeError):
             pass  # full: it will wake up anyway; broken: it is going away and has looked after us
         finally:
             os.close(number)
         return True
 
-    def ensure_supervisor(self) -> None:
-        """Wake the supervisor, or start one.
+    def ensure_supervisor(self, *, wake: bool = True) -> None:
+        """Wake the supervisor (or with ``wake`` False only see that it is there), or start one.
 
         Whoever starts a supervisor holds its lock already and hands it down, so that only one is started however many
         want one. Where the lock is taken and nobody listens, a supervisor is on its way up, and will look at the table
         after it, or on its way out, which takes no longer than the pause.
         """
         for _ in range(3):
-            if self.wake():
+            if self.wake(b"w" if wake else b""):
                 return
             lock = self.lock()
             if lock is not None:
@@ -213,6 +216,13 @@ def sources() -> dict[str, str]:
     return files
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a directory into which others could put jobs that this user would run."""
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{path} must belong to you and be writable by nobody else (chmod 700)")
+
+
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Write all or nothing."""
@@ -225,6 +235,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
+@lru_cache(maxsize=16)
 def on_network(path: Path, mounts: str = "/proc/self/mounts") -> bool:
     """Return whether a directory is on a file system that other hosts see too."""
     best, kind = "", ""
