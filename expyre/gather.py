@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from expyre import stage
-from expyre.errors import ExPyReError, ExPyReTimeoutError, InvalidCallError, TransportError
+from expyre.errors import ExPyReTimeoutError, InvalidCallError, TransportError
 from expyre.jobsdb import Change, JobRow
 from expyre.outcome import Outcome, read_outcome
 from expyre.progress import Reporter, reporter
@@ -228,7 +228,7 @@ def as_completed(
     label
         What the progress line says is being waited for.
     retry
-        Policy for jobs that died.
+        Policy for jobs that failed; by default that of the job's system, if it has one.
     """
     waiting: dict[str, list[Waitable]] = {}
     for job in jobs:
@@ -305,9 +305,16 @@ def _outcome(group: list[Waitable], row: JobRow, retry: Retry | None) -> Outcome
     for job in group:
         job.refresh(row)
     outcome = read_outcome(row)
-    if isinstance(outcome.error, ExPyReError) and retry is not None and group[0].resubmit(retry, outcome.error):
-        return None
+    if outcome.error is not None:
+        policy = retry or _default_retry(group[0].project, row.system)
+        if policy is not None and group[0].resubmit(policy, outcome.error):
+            return None
     return outcome
+
+
+def _default_retry(project: Project, system_name: str | None) -> Retry | None:
+    system = project.systems.get(system_name) if system_name else None
+    return None if system is None or system.retry is None else Retry.from_spec(system.retry)
 
 
 def _word_counts(rows: dict[str, JobRow], waiting: dict[str, list[Waitable]]) -> dict[str, int]:
