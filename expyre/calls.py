@@ -54,7 +54,7 @@ class Call:
     """
 
     name: str
-    function: Callable[..., Any] | None
+    function: Callable[..., Any]
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     input_files: Sequence[str | Path] = ()
@@ -205,6 +205,6 @@ def _request(call: Call, job_id: str) -> stage.StageRequest:
     )
 
 
-def _function_name(function: Callable[..., Any] | None) -> str:
+def _function_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"

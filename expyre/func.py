@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from expyre import config, gather, plan, stage
 from expyre.calls import Call, Prepared, prepare
@@ -104,7 +104,7 @@ class ExPyRe:
             return
         call = Call(
             name,
-            function,
+            cast("Callable[..., Any]", function),  # None is among the mistakes that the call reports
             args,
             kwargs or {},
             input_files=[input_files] if isinstance(input_files, str | Path) else input_files,
@@ -335,7 +335,7 @@ class ExPyRe:
         """Return handles on recorded jobs, given rows as `JobsDB.jobs` yields them."""
         project = config.project()
         single = isinstance(db_jobs, Mapping | JobRow)
-        ids = [job["id"] if isinstance(job, Mapping) else job.id for job in ([db_jobs] if single else db_jobs)]  # type: ignore[union-attr, list-item]
+        ids = [job["id"] if isinstance(job, Mapping) else job.id for job in ([db_jobs] if single else db_jobs)]  # type: ignore[union-attr]
         rows = project.record.rows(ids)
         return [ExPyRe._from_prepared(project, Prepared(rows[i], recreated=True)) for i in ids]
 
@@ -460,9 +460,12 @@ def _reset(jobs: Sequence[ExPyRe]) -> None:
         if job._system is not None:
             job._system.clean_rundir(job.stage_dir, None)
         stage.reset(job.stage_dir)
-    details = dict.fromkeys(_FORGOTTEN)
-    blank = {"status": CREATED, "remote_id": None, "remote_status": None, "details": details, "note": "to be run again"}
-    jobs[0].project.record.step([Change(job.id, **blank) for job in jobs], force=True)
+    blank = dict.fromkeys(_FORGOTTEN)
+    changes = [
+        Change(job.id, status=CREATED, remote_id=None, remote_status=None, details=blank, note="to be run again")
+        for job in jobs
+    ]
+    jobs[0].project.record.step(changes, force=True)
     _refresh(jobs)
 
 
