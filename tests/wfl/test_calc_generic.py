@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
+import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -309,3 +313,34 @@ def test_results_survive_a_file(tmp_path):
     assert first.info["Fails_calculation_failed"]
     assert first.info["Fails_calculation_failure"] == "RuntimeError: no convergence"
     assert second.info["Fails_energy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "key"),
+    [
+        ("wfl.calculators.generic", "calculate", "calculators/generic.py::calculate"),
+        ("wfl.generate.md", "md", "generate/md/__init__.py::md"),
+        ("wfl.generate.optimize", "optimize", "generate/optimize.py::optimize"),
+        ("wfl.map", "map", "wfl/map.py::map"),
+    ],
+)
+def test_route_keys(module, name, key, monkeypatch):
+    """The innermost frame that routes are compared with is the operation's function in its file."""
+    from wfl.autoparallelize import base, routing
+
+    class Seen(Exception):
+        pass
+
+    def look(*args, **kwargs):
+        frames = list(routing.call_frames(sys._getframe(1)))
+        raise Seen(routing.match((key,), frames), routing.match(("test_route_keys", key), frames))
+
+    monkeypatch.setattr(base, "get_remote_info", look)
+    operation = getattr(importlib.import_module(module), name)
+    with pytest.raises(Seen) as caught:
+        operation([], OutputSpec(), (EMT, None, None))
+    assert caught.value.args == (True, True)
+    assert operation.__doc__.count("outputs : OutputSpec or None") == 1
+    assert list(inspect.signature(operation).parameters)[:2] == ["inputs", "outputs"]
+    assert "_autopara_per_item_info" not in inspect.signature(operation).parameters
+    assert pickle.loads(pickle.dumps(operation.op)) is operation.op

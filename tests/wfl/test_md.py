@@ -206,12 +206,13 @@ class TestArguments:
             ({"temperature": (1, 2)}, RuntimeError, "temperature_tau"),
             ({"temperature": None, "temperature_tau": 10.0}, ValueError, "needs temperature"),
             ({"traj_step_interval": 0}, ValueError, "traj_step_interval"),
-            ({"temperature_tau": -1.0, "skip_failures": False}, ValueError, "above 0"),
+            ({"temperature_tau": -1.0}, ValueError, "temperature_tau is a time in fs above 0"),
+            ({"temperature_tau": 1.0, "pressure_tau": 0}, ValueError, "pressure_tau"),
         ],
     )
     def test_contradictions(self, kwargs, error, text):
         with pytest.raises(error, match=text):
-            run(copper(), **{"temperature": 300.0, "steps": 1, "skip_failures": "above" not in text, **kwargs})
+            run(copper(), **{"temperature": 300.0, "steps": 1, "skip_failures": True, **kwargs})
 
     def test_generator_is_needed(self):
         for error in (MissingRngError, ValueError, AssertionError):
@@ -221,7 +222,15 @@ class TestArguments:
     def test_missing_integrator_of_old_ase(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "ase.md.langevinbaoab", None)
         with pytest.raises(ImportError, match=r"ASE 3\.27 or newer"):
-            run(copper(), steps=1, temperature=300.0, temperature_tau=10.0, integrator="LangevinBAOAB")
+            run(copper(), temperature=300.0, integrator="LangevinBAOAB", skip_failures=True)
+
+    def test_mistakes_are_found_before_anything_runs(self):
+        at, bad = copper(), copper()
+        bad.info["WFL_MD_KWARGS"] = '{"integrator": "Nose"}'
+        calc = springs(at)
+        with pytest.raises(ValueError, match="'Nose'"):
+            md.op([at, bad], calc, 3, 1.0)
+        assert calc.n_calls == 0
 
 
 class TestOverrides:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -14,6 +15,7 @@ from wfl.utils import logging as wfl_logging
 from wfl.utils.logging import PrefixedStream, increment_active_iter, print_log, process_active_iter
 from wfl.utils.misc import atoms_to_list, chunks, describe_failure, dict_tuple_keys_to_str
 from wfl.utils.parallel import construct_calculator_picklesafe
+from wfl.utils.replace_eval_in_strs import replace_eval_in_strs
 from wfl.utils.round_sig_figs import round_sig_figs
 from wfl.utils.version import get_wfl_version
 
@@ -116,3 +118,43 @@ def test_prefixed_stream(tmp_path, capsys):
     with PrefixedStream(tmp_path / "log") as stream:
         stream.write("2\n")
     assert (tmp_path / "log").read_text() == "x 1\n2\n"
+
+
+REPLACEMENTS = {"A": 2.0, "Z": np.int64(3), "Zs": np.array([3, 13]), "many": [np.int64(1), np.float64(0.5)]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("_EVAL_ {A}/4.0", 0.5),
+        ("_EVAL_ 10/3", 3.3),
+        ("_EVAL_ {Z}", 3),
+        ("_EVAL_ {Zs}", [3, 13]),
+        ("_EVAL_ max({many}) + len({Zs})", 3),
+        ("_EVAL_ -2**2 if {A} > 1 and not False else 0", -4),
+        ("_EVAL_ np.sqrt(4) * math.pi // 1", 6.0),
+        ("_EVAL_ {Zs}[1] % 5", 3),
+        ("_EVAL_no_eval", "_EVAL_no_eval"),
+        ("{A}", "{A}"),
+    ],
+)
+def test_replace_eval(text, expected):
+    result = replace_eval_in_strs({"a": [text, (text, 1.23456)], "b": None}, REPLACEMENTS, n_float_sig_figs=2)
+    assert result == {"a": [expected, (expected, 1.23456)], "b": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')", "().__class__", "open('x')", "9**9**9", "[1]*10**9", "{missing}", "1 +",
+        "lambda: 1", "[x for x in [1]]", "1/0", "print(1)", "int(x=1)", "1 << 3",
+    ],
+)  # fmt: skip
+def test_replace_eval_refuses(text):
+    with pytest.raises(ValueError, match=r"cannot evaluate|have values"):
+        replace_eval_in_strs(f"_EVAL_ {text}", {})
+
+
+def test_replace_eval_other_types():
+    with pytest.warns(UserWarning, match="object"):
+        replace_eval_in_strs(object(), {})

@@ -129,10 +129,13 @@ def md(
     options = MDOptions.of(locals())
     calc = construct_calculator_picklesafe(calculator)
     item_info = _autopara_per_item_info or [{"item_i": i} for i in range(len(atoms))]
+    all_options = [options.overridden_by(at.info) for at in atoms]
+    for own_options, per_item in zip(all_options, item_info, strict=True):
+        own_options.check(steps, has_rng=per_item.get("rng") is not None)
     logger = (logger_interval, logger_kwargs)
     return [
-        _trajectory(at, calc, steps, dt, options.overridden_by(at.info), logger, per_item)
-        for at, per_item in zip(atoms, item_info, strict=True)
+        _trajectory(at, calc, steps, dt, own_options, logger, per_item)
+        for at, own_options, per_item in zip(atoms, all_options, item_info, strict=True)
     ]
 
 
@@ -146,7 +149,6 @@ def _trajectory(
     item_info: Mapping[str, Any],
 ) -> list[Atoms]:
     """All frames of one run that were selected."""
-    options.check(steps, item_info.get("rng") is not None)
     frames: list[Atoms] = []
     try:
         _run(original, calc, steps, dt, options, logger, item_info, frames)

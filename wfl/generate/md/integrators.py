@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from wfl.generate.md.options import MDOptions
+from wfl.generate.md.options import MDOptions, langevin_baoab_class
 from wfl.utils.parallel import serial_keywords
 
 __all__ = ["estimate_compressibility", "make_dynamics"]
@@ -79,9 +79,8 @@ def _langevin(atoms: Atoms, options: MDOptions, timestep: float, temperature: fl
 
 
 def _tau(tau: float | None) -> float:
-    if tau is None or tau <= 0:
-        raise ValueError(f"temperature_tau and pressure_tau are times in fs above 0, not {tau}")
-    return tau * units.fs
+    """Time in ASE's units; checks have been made before."""
+    return float(tau or 0.0) * units.fs
 
 
 def _pressure_tau(options: MDOptions) -> float:
@@ -114,16 +113,8 @@ def _berendsen(
 def _langevin_baoab(
     atoms: Atoms, options: MDOptions, timestep: float, temperature: float | None, pressure: float | None, rng: Any
 ) -> Any:
-    try:
-        from ase.md.langevinbaoab import LangevinBAOAB
-    except ImportError as exc:
-        import ase
-
-        raise ImportError(
-            f"integrator 'LangevinBAOAB' needs ASE 3.27 or newer, installed is {ase.__version__}; "
-            "use 'Langevin' (constant volume) or 'Berendsen'"
-        ) from exc
-    kwargs: dict[str, Any] = serial_keywords(LangevinBAOAB)
+    cls = langevin_baoab_class()
+    kwargs: dict[str, Any] = serial_keywords(cls)
     if options.temperature_tau is not None:
         kwargs |= {"temperature_K": temperature, "T_tau": _tau(options.temperature_tau), "rng": rng}
     if pressure is not None:
@@ -134,7 +125,7 @@ def _langevin_baoab(
             "P_mass_factor": options.pressure_mass_factor,
             "hydrostatic": options.hydrostatic,
         }
-    return LangevinBAOAB(atoms, timestep, **kwargs)
+    return cls(atoms, timestep, **kwargs)
 
 
 def estimate_compressibility(atoms: Atoms, displ: float = 0.01) -> float:

@@ -14,7 +14,7 @@ from wfl.generate.md.temperature import Temperature, is_constant, stages
 from wfl.utils.misc import MissingRngError
 from wfl.utils.pressure import Pressure
 
-__all__ = ["MDOptions", "always"]
+__all__ = ["MDOptions", "always", "langevin_baoab_class"]
 
 INTEGRATORS = ("Berendsen", "Langevin", "LangevinBAOAB")
 OVERRIDE_KEY = "WFL_MD_KWARGS"
@@ -77,6 +77,11 @@ class MDOptions:
             raise ValueError(f"integrator {self.integrator!r} is not one of {', '.join(INTEGRATORS)}")
         if self.traj_step_interval < 1:
             raise ValueError(f"traj_step_interval must be at least 1, not {self.traj_step_interval}")
+        for name in ("temperature_tau", "pressure_tau"):
+            if not (getattr(self, name) is None or getattr(self, name) > 0):
+                raise ValueError(f"{name} is a time in fs above 0, not {getattr(self, name)}")
+        if self.integrator == "LangevinBAOAB":
+            langevin_baoab_class()
         self._check_pressure()
         self._check_temperature()
         stages(self.temperature, steps)
@@ -104,6 +109,20 @@ class MDOptions:
                 )
         elif self.temperature is None:
             raise ValueError("temperature_tau sets a thermostat, which needs temperature")
+
+
+def langevin_baoab_class() -> Any:
+    """Class of ASE's `LangevinBAOAB`; an error says which version has it."""
+    try:
+        from ase.md.langevinbaoab import LangevinBAOAB
+    except ImportError as exc:
+        import ase
+
+        raise ImportError(
+            f"integrator 'LangevinBAOAB' needs ASE 3.27 or newer, installed is {ase.__version__}; "
+            "use 'Langevin' (constant volume) or 'Berendsen'"
+        ) from exc
+    return LangevinBAOAB
 
 
 def _parsed(value: Any) -> Mapping[str, Any]:
