@@ -163,7 +163,7 @@ class _Tree:
             self.parts.append(_part(path, digest, summary))
 
     def _node(self, value: Any, path: str, argument: int | str | None, depth: int) -> bytes:
-        if type(value) in _CACHED and (type(value) is not str or len(value) < 200):
+        if type(value) in _CACHED and (type(value) is not str or (len(value) < 200 and not self.encoder.reduced)):
             digest, text, summary = _scalar(value)
             self.parts.append(Part(path, text, summary))
             return digest

@@ -42,7 +42,7 @@ def digest_files(patterns: Sequence[str | os.PathLike[str]], root: Path | None) 
     mistakes: list[str] = []
     for pattern in patterns:
         try:
-            matches = list(_matches(os.fspath(pattern), base))
+            matches = list(_matches(os.path.normpath(pattern), base))
             found.update((name, _digest_entry(name, path)) for name, path in matches)
         except OSError as error:
             mistakes.append(f"input file {os.fspath(pattern)!r} cannot be read: {error}")

@@ -130,6 +130,8 @@ class _Walk:
         self._met: set[int] = set()
         self._waiting: list[Any] = []
         self._modules: set[str] = set()
+        # Digests of the types of what the code itself changes.
+        self._state: dict[str, bytes] = {}
 
     def follow(self, root: Any) -> None:
         """Follow a thing and everything it leads to."""
@@ -150,6 +152,14 @@ class _Walk:
                 # What it is bound to was noted on the way to its own code.
                 self.found.units.insert(0, self.found.units.pop())
             first = False
+        self._forget_state()
+
+    def _forget_state(self) -> None:
+        """Let what any of the code changes count by its type, also for the code that only reads it."""
+        found = self.found
+        found.units = [unit for unit in found.units if unit[0] not in self._state]
+        found.constants = [constant for constant in found.constants if constant[0] not in self._state]
+        found.units += [(path, digest, "changes while it is used") for path, digest in self._state.items()]
 
     def owner(self, thing: Any) -> str:
         """Return whose code a function, class or module is."""
@@ -238,10 +248,10 @@ class _Walk:
             self.found.packages.update(_package(module_name(value)))
             return [f"{dotted}={module_name(value)}:{value.__qualname__}"]
         path = f"const:{_main(str(names.get('__name__')))}.{name}"
-        if type(value) in _PLAIN:
+        if changed:
+            self._state[path] = hashlib.sha256(type(value).__qualname__.encode()).digest()
+        elif type(value) in _PLAIN:
             self._unit(path, _plain_digest(value), summarise(value))
-        elif changed:
-            self._unit(path, hashlib.sha256(type(value).__qualname__.encode()).digest(), "changes while it is used")
         elif path not in {known[0] for known in self.found.constants}:
             self.found.constants.append((path, names, name))
         return []

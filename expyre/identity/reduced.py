@@ -72,15 +72,29 @@ def _dataclass(cls: type) -> Writer | None:
     return attribute_writer(b"A", attributes)
 
 
-def attribute_writer(tag: bytes, attributes: Callable[[Any], dict[str, Any]]) -> Writer:
-    """Return an encoder of objects that are their class and their attributes."""
+def attribute_writer(tag: bytes, attributes: Callable[[Any], dict[str, Any]], data: str = "") -> Writer:
+    """Return an encoder of objects that are their class and their attributes.
+
+    Objects of classes from the package ``data`` are data: the version of the package does not count.
+    """
 
     def body(enc: Encoder, value: Any) -> None:
         enc.reduced += 1
         write_state(enc, attributes(value))
         enc.reduced -= 1
 
+    def write_data(enc: Encoder, value: Any) -> None:
+        if not type(value).__module__.startswith(f"{data}."):
+            writer(enc, value)
+            return
+        # Not the module: packages move their classes about inside.
+        enc.out += tag
+        enc.text(f"{data}:{type(value).__qualname__}")
+        enc.nested(value, body)
+
     writer = _object_writer(tag, body)
+    if data:
+        return write_data
     states[writer] = attributes
     return writer
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Arrays, random streams and atoms go by what they contain."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expyre.errors import KeyUnstableError
@@ -25,6 +26,7 @@ def _array(data: bytes, dtype: str = "f8") -> Any:
     return np.frombuffer(data, dtype=dtype)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=12))
 def test_arrays_go_by_their_elements(values: list[float]) -> None:
     array = np.array(values)
@@ -144,6 +146,15 @@ def test_atoms_go_by_content() -> None:
         changed.append(digest(atoms))
         assert digest(atoms.copy()) == digest(atoms) or "mine" in vars(atoms)
     assert len({base, *changed}) == len(changed) + 1
+
+
+def test_atoms_do_not_depend_on_the_version_of_ase() -> None:
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.constraints import FixAtoms, FixBondLengths
+
+    atoms = _atoms(constraint=[FixAtoms([0]), FixBondLengths([[0, 1]])])
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    assert not [part for part in identify(f, [atoms]).parts if part.path.startswith("package:")]
 
 
 def test_order_of_arrays_and_info_does_not_matter() -> None:
