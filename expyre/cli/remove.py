@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +14,18 @@ from expyre.cli.ask import accepted, refuse_without_filter
 from expyre.cli.filters import Selection, selects
 from expyre.cli.output import count, warn
 from expyre.cli.queue import cancel_jobs
-from expyre.cli.session import Session, pass_session
+from expyre.cli.session import Session, by_system, pass_session
 from expyre.cli.text import clean
-from expyre.errors import ExPyReError
+from expyre.errors import ExPyReError, StageError
+from expyre.stage import names
 from expyre.states import STARTED, SUBMITTED
 
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow
 
 __all__ = ["describe", "rm"]
+
+_BATCH = 500
 
 
 @click.command()
@@ -57,17 +62,38 @@ def describe(row: JobRow) -> str:
 def _wipe(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
     """Cancel jobs and remove their files; return those of which nothing is left."""
     cancel_jobs(session, rows)
-    gone = []
-    for row in rows:
-        try:
-            if row.system:
-                session.system(row.system)  # without its system, what is on the host would stay unnoticed
-            session.jobs([row])[0].clean(wipe=True)
-        except (ExPyReError, OSError, KeyError) as exc:
-            warn(f"{clean(row.id)} stays in the record, its files could not be removed: {exc}")
-        else:
-            gone.append(row)
+    gone: list[JobRow] = []
+    for name, here in by_system(rows).items():
+        for start in range(0, len(here), _BATCH):
+            batch = here[start : start + _BATCH]
+            try:
+                _wipe_there(session, name, batch)
+            except (ExPyReError, OSError) as exc:
+                warn(f"{count(len(batch))} of {name} not removed: {exc}")
+            else:
+                gone += [row for row in batch if _wipe_here(row)]
     return gone
+
+
+def _wipe_there(session: Session, name: str, rows: Sequence[JobRow]) -> None:
+    """Remove the directories of jobs on their host, all with one command."""
+    system = session.system(name) if name else None
+    if system is not None and system.remote_rundir is not None:
+        system.rundir.remove([Path(row.from_dir or "").name for row in rows])
+
+
+def _wipe_here(row: JobRow) -> bool:
+    """Remove the directory of a job on this machine; say so if that was not possible."""
+    directory = Path(row.from_dir or "")
+    try:
+        if not directory.name.startswith(names.PREFIX):
+            raise StageError(f"{directory} is no directory of a job")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+    except (StageError, OSError) as exc:
+        warn(f"{clean(row.id)} stays in the record, its files could not be removed: {clean(str(exc))}")
+        return False
+    return True
 
 
 def _leave(session: Session, rows: Sequence[JobRow]) -> list[JobRow]:
