@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,16 +17,16 @@ from expyre.errors import (
     ExPyReError,
     ExPyReJobDiedError,
     ExPyReTimeoutError,
-    InvalidCallError,
     RequestError,
     StageError,
 )
 from expyre.jobsdb import Change, JobRow
-from expyre.launch import LaunchOptions, launch
+from expyre.launch import LaunchOptions
 from expyre.outcome import Outcome
 from expyre.resources import Resources
 from expyre.retry import Retry
-from expyre.states import CLEANED, CREATED, FAILED, GROUPS, PROCESSED, SUCCEEDED
+from expyre.starting import restart_jobs, start_jobs
+from expyre.states import CLEANED, FAILED, GROUPS, PROCESSED, SUCCEEDED
 from expyre.system import System
 from expyre.units import time_to_sec
 
@@ -154,7 +153,8 @@ class ExPyRe:
         return f"<code>{escape(str(self))}</code>"
 
     @property
-    def _system(self) -> System | None:
+    def system(self) -> System | None:
+        """The system that has the job, if it was submitted and is still configured."""
         return self.project.systems.get(self.system_name) if self.system_name else None
 
     def start(
@@ -298,7 +298,7 @@ class ExPyRe:
         remote_only
             With ``wipe``: leave the directory on this machine.
         """
-        system = self._system
+        system = self.system
         if system is not None:
             system.clean_rundir(self.stage_dir, None if wipe else list(stage.LARGE_FILES), dry_run=dry_run)
         if dry_run:
@@ -313,9 +313,9 @@ class ExPyRe:
 
     def cancel(self, verbose: bool = False) -> None:
         """Ask the queue to end the job, if it is on its way; never raises for what the queue says."""
-        if self.remote_id and self._system is not None and self.status in GROUPS["ongoing"]:
+        if self.remote_id and self.system is not None and self.status in GROUPS["ongoing"]:
             try:
-                self._system.scheduler.cancel([self.remote_id])
+                self.system.scheduler.cancel([self.remote_id])
             except ExPyReError as error:
                 log.warning("job %s could not be cancelled: %s", self.id, error)
 
@@ -353,120 +353,6 @@ def create_jobs(calls: Sequence[Call], project: Project | None = None, *, try_re
     project = project or config.project()
     found = prepare(project, calls, try_restart=try_restart, dry_run=plan.active())
     return [ExPyRe._from_prepared(project, one) for one in found]
-
-
-def start_jobs(
-    jobs: Sequence[ExPyRe],
-    resources: Resources | Mapping[str, Any],
-    system_name: str | None = None,
-    *,
-    header_extra: Sequence[str] = (),
-    exact_fit: bool = True,
-    partial_node: bool = False,
-    python_cmd: str = "python3",
-    force_rerun: bool = False,
-) -> None:
-    """Submit jobs of one project together; those that were submitted before are left alone. See `ExPyRe.start`."""
-    if not jobs:
-        return
-    options = LaunchOptions(
-        system_name=_known_system(jobs[0].project, system_name),
-        resources=resources if isinstance(resources, Resources) else Resources(**resources),
-        header_extra=tuple(header_extra),
-        exact_fit=exact_fit,
-        partial_node=partial_node,
-        python_cmd=python_cmd,
-    )
-    if plan.active():
-        plan.note_jobs(jobs, options)
-        return
-    todo = [job for job in jobs if _is_due(job, force_rerun)]
-    if force_rerun:
-        _reset(todo)
-    launch(jobs[0].project, list(dict.fromkeys(job.id for job in todo)), options)
-    _refresh(jobs)
-
-
-def restart_jobs(jobs: Sequence[ExPyRe], options: LaunchOptions, *, note: str = "tried again") -> None:
-    """Submit ended jobs of one project again as the same jobs, removing what they left behind.
-
-    Parameters
-    ----------
-    jobs
-        The jobs.
-    options
-        How to submit them; `LaunchOptions.of` gives how a job was submitted last.
-    note
-        What the record says about why.
-
-    Raises
-    ------
-    RequestError
-        No partition fits; nothing was removed.
-    SubmitFailed
-        The queue refused; the jobs stay as created.
-    """
-    if not jobs:
-        return
-    project = jobs[0].project
-    project.systems[options.system_name].check(options.resources, options.exact_fit, options.partial_node)
-    tries = {job.id: job.row.tries + 1 for job in jobs}
-    _reset(jobs)
-    project.record.step([Change(i, details={"tries": n}, note=note) for i, n in tries.items()])
-    launch(project, list(tries), options)
-    _refresh(jobs)
-
-
-def _refresh(jobs: Sequence[ExPyRe]) -> None:
-    rows = jobs[0].project.record.rows([job.id for job in jobs])
-    for job in jobs:
-        job.refresh(rows[job.id])
-
-
-def _known_system(project: Project, name: str | None) -> str:
-    name = name or os.environ.get("EXPYRE_SYS")
-    if name is None or name not in project.systems:
-        known = ", ".join(project.systems) or "none"
-        what = "no system was named (argument system_name, environment variable EXPYRE_SYS)"
-        raise KeyError(f"{what if name is None else f'unknown system {name!r}'}; configured systems: {known}")
-    return name
-
-
-def _is_due(job: ExPyRe, force_rerun: bool) -> bool:
-    if job.status == CREATED or force_rerun:
-        return True
-    if not job.recreated:
-        raise InvalidCallError(f"job {job.id} is {job.status} already; use force_rerun=True to submit it again")
-    return False
-
-
-_FORGOTTEN = (
-    "reason",
-    "end_detail",
-    "exit_code",
-    "t_started",
-    "t_ended",
-    "t_fetched",
-    "unknown_since",
-    "token",
-    "submit_state",
-)
-
-
-def _reset(jobs: Sequence[ExPyRe]) -> None:
-    """Bring jobs back to where they were before they were submitted: not in the queue, no results on either side."""
-    for job in jobs:
-        job.cancel()
-        if job._system is not None:
-            job._system.clean_rundir(job.stage_dir, None)
-        stage.reset(job.stage_dir)
-    blank = dict.fromkeys(_FORGOTTEN)
-    changes = [
-        Change(job.id, status=CREATED, remote_id=None, remote_status=None, details=blank, note="to be run again")
-        for job in jobs
-    ]
-    jobs[0].project.record.step(changes, force=True)
-    _refresh(jobs)
 
 
 def _remove_tree(directory: Path) -> None:

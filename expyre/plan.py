@@ -21,8 +21,8 @@ from expyre import stage
 from expyre.errors import ExPyReError, PlanEnd
 
 if TYPE_CHECKING:
-    from expyre.func import ExPyRe
     from expyre.launch import LaunchOptions
+    from expyre.starting import Startable
 
 __all__ = ["PlannedCall", "active", "end", "note", "note_jobs", "run_script"]
 
@@ -96,7 +96,7 @@ def end(why: str) -> NoReturn:
 
 
 def note_jobs(
-    jobs: Sequence[ExPyRe], options: LaunchOptions, *, op: str | None = None, key: str | None = None
+    jobs: Sequence[Startable], options: LaunchOptions, *, op: str | None = None, key: str | None = None
 ) -> PlannedCall:
     """Add the submission of jobs to the plan and return what was added."""
     hits = sum(not job.planned for job in jobs)
@@ -114,7 +114,7 @@ def note_jobs(
     return call
 
 
-def _describe(call: PlannedCall, job: ExPyRe, options: LaunchOptions) -> None:
+def _describe(call: PlannedCall, job: Startable, options: LaunchOptions) -> None:
     from expyre.system import Launch
 
     system = job.project.systems[options.system_name]

@@ -36,6 +36,7 @@ EXPYRE = (
     "launch",
     "outcome",
     "gather",
+    "starting",
     "func",
     "__init__",
     "cli",
