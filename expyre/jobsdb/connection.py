@@ -132,7 +132,7 @@ class Connections:
             return
         if not current and not made:
             schema.check_readable(connection, self.path)
-        self.mode = journal.set_mode(connection, self.mode)
+        self.mode = journal.set_mode(connection, self.mode, settled=current)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages: fewer waits for the disk in bulk
         if not current:

@@ -79,9 +79,15 @@ def wanted_mode(kind: str) -> str:
     return word or ("truncate" if is_network(kind) else "wal")
 
 
-def set_mode(connection: sqlite3.Connection, mode: str) -> str:
-    """Set the journal mode of a connection where it differs, and return the one that holds."""
+def set_mode(connection: sqlite3.Connection, mode: str, *, settled: bool = False) -> str:
+    """Set the journal mode of a connection where it differs, and return the one that holds.
+
+    A file that is ``settled`` without a write-ahead log gets none unless ``EXPYRE_DB_JOURNAL`` says so: the machine
+    that has the disk and those that reach it over the network would else change it back and forth.
+    """
     now = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+    if settled and now != "wal" and mode == "wal" and not os.environ.get("EXPYRE_DB_JOURNAL"):
+        mode = "truncate"
     if now != mode:
         now = str(connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0])
     if mode == "wal" and now != "wal":

@@ -93,11 +93,13 @@ def _copy_files(source: Path, target: Path) -> None:
 def _check(target: Path) -> None:
     """Raise sqlite3.DatabaseError unless a copy is whole; leaves it as one file, on disk."""
     with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         connection.execute("PRAGMA journal_mode = delete")
         answer = connection.execute("PRAGMA integrity_check").fetchone()[0]
         if answer != "ok":
             raise sqlite3.DatabaseError(f"the copy is damaged: {answer}")
         connection.execute("SELECT count(id) FROM jobs")
+        connection.execute(f"PRAGMA journal_mode = {mode}")
     with open(target, "rb") as file:
         os.fsync(file.fileno())
 

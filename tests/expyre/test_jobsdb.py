@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expyre import states
@@ -186,6 +186,7 @@ def test_a_record_is_pickled_by_its_file(db: JobsDB) -> None:
 LETTERS = "ab+.*|()[]\\?{}^$1,-_é\n"
 
 
+@pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
 @given(st.text(LETTERS, max_size=8), st.lists(st.text(LETTERS, max_size=8), max_size=8))
 def test_the_literal_prefix_of_a_pattern_is_one(pattern: str, values: list[str]) -> None:
     try:
@@ -215,6 +216,8 @@ def test_prefix_ranges_agree_with_the_regular_expression(prefix: str, tail: str)
         assert both[0] <= both[1] < both[2]
 
 
+@pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(LETTERS, max_size=4), unique=True, max_size=6), st.text(LETTERS, max_size=5))
 def test_a_query_finds_what_python_finds(names: list[str], pattern: str) -> None:
     try:

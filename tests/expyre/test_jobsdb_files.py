@@ -359,6 +359,27 @@ def test_the_journal_can_be_chosen(tmp_path: Path, mode: str, monkeypatch: pytes
             db.insert_jobs([NewJob(f"{value}{time.time_ns()}", "n", "/")])
 
 
+def test_machines_that_see_the_disk_differently_agree_on_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    for kind in ("ext4", "nfs4", "ext4", "nfs4"):
+        monkeypatch.setattr(journal, "file_system", lambda path, kind=kind: kind)
+        with JobsDB(tmp_path / "jobs.db") as db:
+            modes.append(db.journal())
+    assert modes == [("wal", "ext4"), ("truncate", "nfs4"), ("truncate", "ext4"), ("truncate", "nfs4")]
+
+
+def test_copies_keep_the_journal(tmp_path: Path) -> None:
+    with JobsDB(tmp_path / "jobs.db") as db:
+        db.backup(tmp_path / "copy.db")
+        db.unlock()
+        assert db.counts() == {}
+        assert db.journal()[0] == "wal"
+    with JobsDB(tmp_path / "copy.db") as copy:
+        assert copy.journal()[0] == "wal"
+
+
 def test_a_wrong_journal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPYRE_DB_JOURNAL", "memory")
     with pytest.raises(RecordError, match="'memory' is not a journal mode; it can be wal"):
