@@ -19,7 +19,7 @@ from expyre.jobsdb import Change, JobRow
 from expyre.outcome import Outcome, read_outcome
 from expyre.progress import Reporter, reporter
 from expyre.retry import Retry
-from expyre.states import ALIVE, CREATED, DIED, FAILED, HELD, QUEUED, SUCCEEDED, Verdict, decide
+from expyre.states import ALIVE, CREATED, DIED, DONE, FAILED, HELD, QUEUED, SUCCEEDED, UNKNOWN, Verdict, decide
 from expyre.steps import step
 from expyre.system import Look, System
 
@@ -56,7 +56,7 @@ class Waitable(Protocol):
         ...
 
 
-def sync(project: Project, rows: Iterable[JobRow]) -> dict[str, JobRow]:
+def sync(project: Project, rows: Iterable[JobRow], *, since: float = 0.0) -> dict[str, JobRow]:
     """Look at jobs once and record what was found.
 
     One question to the queue, one look at the files and one transfer of what has ended, for each system.
@@ -67,6 +67,8 @@ def sync(project: Project, rows: Iterable[JobRow]) -> dict[str, JobRow]:
         Whose jobs they are.
     rows
         The jobs; those that no system has are left as they are.
+    since
+        When the watch began, in seconds since the epoch: silence of the queue before that does not count.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def sync(project: Project, rows: Iterable[JobRow]) -> dict[str, JobRow]:
                 log.warning("jobs on system %r cannot be looked at: no such system is configured", name)
             result.update((row.id, row) for row in group)
         else:
-            result.update(_sync_system(project, system, group))
+            result.update(_sync_system(project, system, group, since))
     return result
 
 
@@ -92,11 +94,11 @@ def _by_system(rows: Iterable[JobRow]) -> dict[str | None, list[JobRow]]:
     return groups
 
 
-def _sync_system(project: Project, system: System, rows: list[JobRow]) -> dict[str, JobRow]:
+def _sync_system(project: Project, system: System, rows: list[JobRow], since: float) -> dict[str, JobRow]:
     now = time.time()
     try:
         looks = system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
-        verdicts = {row.id: _verdict(row, looks[row.id], now) for row in rows}
+        verdicts = {row.id: _verdict(row, looks[row.id], since, now) for row in rows}
         system.collect([Path(row.from_dir) for row in rows if _ends(row, verdicts[row.id])])
     except TransportError as error:
         # a fault of the way to the host says nothing about any job
@@ -113,8 +115,9 @@ def _sync_system(project: Project, system: System, rows: list[JobRow]) -> dict[s
     return {row.id: row for row in rows}
 
 
-def _verdict(row: JobRow, look: Look, now: float) -> Verdict:
-    unknown_for = 0.0 if row.unknown_since is None else max(0.0, now - row.unknown_since)
+def _verdict(row: JobRow, look: Look, since: float, now: float) -> Verdict:
+    silent = look.told and row.unknown_since is not None
+    unknown_for = max(0.0, now - max(row.unknown_since or 0.0, since)) if silent else 0.0
     return decide(look.evidence(unknown_for), status=row.status)
 
 
@@ -125,8 +128,8 @@ def _ends(row: JobRow, verdict: Verdict) -> bool:
 def _change(row: JobRow, look: Look, verdict: Verdict, now: float) -> Change | None:
     """Return what the record has to learn, or None."""
     details: dict[str, Any] = {}
-    unknown = look.queue not in ALIVE and verdict.status not in ENDED
-    if unknown != (row.unknown_since is not None):
+    unknown = look.queue in (DONE, UNKNOWN) and verdict.status not in ENDED
+    if look.told and unknown != (row.unknown_since is not None):
         details["unknown_since"] = now if unknown else None
     if _ends(row, verdict):
         details.update(_times(row), t_fetched=time.time())
@@ -243,12 +246,13 @@ def _watch(
     heads = [group[0] for group in waiting.values()]
     rows = _current(heads)
     pace = _Pace(heads, rows, slowest)
+    since = time.time()
     while waiting:
         began = time.monotonic()
         before = len(waiting)
         ended = [rows[i] for i in waiting if rows[i].status == SUCCEEDED]
         if not ended:
-            rows = _look([waiting[i][0] for i in waiting], rows)
+            rows = _look([waiting[i][0] for i in waiting], rows, since)
             ended = [rows[i] for i in waiting if rows[i].status in ENDED]
         for row in ended:
             outcome = _outcome(waiting[row.id], row, retry)
@@ -286,10 +290,10 @@ def _current(jobs: Sequence[Waitable]) -> dict[str, JobRow]:
     return rows
 
 
-def _look(jobs: Sequence[Waitable], rows: dict[str, JobRow]) -> dict[str, JobRow]:
+def _look(jobs: Sequence[Waitable], rows: dict[str, JobRow], since: float) -> dict[str, JobRow]:
     seen: dict[str, JobRow] = {}
     for project, group in _by_project(jobs):
-        seen.update(sync(project, [rows[job.id] for job in group]))
+        seen.update(sync(project, [rows[job.id] for job in group], since=since))
     return seen
 
 

@@ -52,12 +52,27 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look found of one job: the queue's word, the files, how it ended; the raw part of evidence."""
+    """What one look found of one job.
+
+    Attributes
+    ----------
+    queue
+        The queue's word.
+    markers
+        Which files the job has left.
+    end
+        How the job ended, if the queue says so.
+    reason
+        The queue's reason for its word.
+    told
+        Whether the queue could be asked at all.
+    """
 
     queue: str
     markers: stage.Markers
     end: End | None = None
     reason: str = ""
+    told: bool = True
 
     def evidence(self, unknown_for: float) -> Evidence:
         """Return the look as evidence about a job that the queue has not known for ``unknown_for`` seconds."""
@@ -320,7 +335,7 @@ class System:
         ]
         ends = self._ends(ended)
         return {
-            job_id: Look(listing.state, mark, ends.get(remote_id or ""), listing.reason)
+            job_id: Look(listing.state, mark, ends.get(remote_id or ""), listing.reason, told)
             for (job_id, (remote_id, _)), mark in zip(jobs.items(), markers, strict=True)
             for listing in [listings.get(remote_id or "", _UNLISTED)]
         }
