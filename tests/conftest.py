@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_MARKS = {"slow": "takes long", "remote": "needs configured systems", "perf": "compares times", "mpi": "runs under mpirun"}
+_MARKS = {"slow": "takes long", "remote": "needs configured systems", "perf": "compares times", "mpi": "uses mpirun"}
 _OPTIONS = {"slow": "--runslow", "remote": "--runremote", "perf": "--runperf"}
 
 

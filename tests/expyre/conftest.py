@@ -26,7 +26,7 @@ def expyre_dummy_config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def expyre_config(tmp_path: Path) -> Any:
-    """A project with the user's own systems, as far as EXPYRE_PYTEST_SYSTEMS selects them, in directories of its own."""
+    """A project with the user's own systems, as far as EXPYRE_PYTEST_SYSTEMS selects them, with its own directories."""
     from expyre import config
 
     home = Path.home().resolve()

@@ -45,7 +45,7 @@ def quippy() -> Any:
 
 @pytest.fixture
 def expyre_systems(tmp_path: Path) -> Any:
-    """The systems of the user's configuration that EXPYRE_PYTEST_SYSTEMS selects, with a record of jobs of their own."""
+    """The systems of the user's configuration that EXPYRE_PYTEST_SYSTEMS selects, with a record of their own."""
     from expyre import config
 
     home = Path.home().resolve()

@@ -133,7 +133,7 @@ def run_call(call: OpCall) -> ConfigSet | None:
     remote_info = get_remote_info(call.info.remote_info, call.info.remote_label)
     rng = spawn_for_call(call.rng)  # also if nothing is run, so that later calls see the same stream
     if call.outputs is not None and not call.outputs.overwrite and call.outputs.all_written():
-        return _reuse(call, call.outputs)
+        return _reuse(call, call.outputs, rng)
     from .planning import is_dry_run, plan_call
 
     if is_dry_run():
@@ -143,7 +143,7 @@ def run_call(call: OpCall) -> ConfigSet | None:
     return _run_here(call, rng)
 
 
-def _reuse(call: OpCall, outputs: OutputSpec) -> ConfigSet:
+def _reuse(call: OpCall, outputs: OutputSpec, rng: np.random.Generator | None) -> ConfigSet:
     from wfl.configset.record import sidecar_path
 
     from .identify import call_record
@@ -152,7 +152,8 @@ def _reuse(call: OpCall, outputs: OutputSpec) -> ConfigSet:
         f"Reusing existing output instead of doing {name_of(call.op)} since overwrite=False and output is done\n"
     )
     if outputs.files and sidecar_path(outputs.files[0]).exists():
-        differences = outputs.finished(call_record(call.task, call.inputs))
+        record = call_record(call.task, call.inputs, rng)
+        differences = [] if record is None else outputs.finished(record)
         if differences:
             _log.warning(
                 "The output of %s that is reused came from another call (remove the file or use overwrite=True to do "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from .rng import InfoSource
 from .task import Chunk
 
-__all__ = ["AdaptiveSize", "Chunks"]
+__all__ = ["AdaptiveSize", "Chunks", "Keeper"]
 
 _TARGET_SECONDS = 0.02
 _MOST_CALLS = 2048
@@ -20,6 +20,22 @@ class _Item(Protocol):
     def path(self) -> tuple[int, ...] | None: ...
     @property
     def value(self) -> Any: ...
+
+
+class Keeper(Protocol):
+    """Keeps results that are there before those of the items before them."""
+
+    def has(self, index: int) -> bool:
+        """Return whether an item's result is there from an interrupted run."""
+        ...
+
+    def pop(self, index: int) -> Any:
+        """Return it."""
+        ...
+
+    def keep(self, chunk: Chunk, results: list[Any]) -> None:
+        """Take the results of a chunk that has to wait for others."""
+        ...
 
 
 class Chunks:
@@ -35,23 +51,51 @@ class Chunks:
         Gives their information.
     first
         Number of the first of them over the whole input.
+    keeper
+        Has results from an interrupted run, and takes those that have to wait in this one.
     """
 
-    def __init__(self, items: Iterator[_Item], size: int, source: InfoSource, first: int = 0) -> None:
+    def __init__(
+        self, items: Iterator[_Item], size: int, source: InfoSource, first: int = 0, keeper: Keeper | None = None
+    ) -> None:
         self._items = items
         self.size = size
         self._source = source
         self.position = first
+        self.keeper = keeper
 
     def take(self, calls: int = 1) -> Chunk | None:
-        """Return the items of the next so many calls of the operation, None if there is no item."""
-        batch = list(islice(self._items, calls * self.size))
+        """Return the items of the next so many calls of the operation, None if there is no item.
+
+        A chunk of items whose results are there has them.
+        """
+        batch, results = self._read(calls * self.size)
         if not batch:
             return None
         n = len(batch)
-        chunk = Chunk(self.position, [i.path for i in batch], [i.value for i in batch], self._source.take(n))
+        chunk = Chunk(self.position, [i.path for i in batch], [i.value for i in batch])
         self.position += n
+        if results is None:
+            chunk.infos = self._source.take(n)
+        else:
+            self._source.skip(n)
+            chunk.results = results
         return chunk
+
+    def _read(self, most: int) -> tuple[list[_Item], list[Any] | None]:
+        if self.keeper is None:
+            return list(islice(self._items, most)), None
+        batch: list[_Item] = []
+        for item in self._items:
+            if self.keeper.has(self.position + len(batch)):
+                if not batch:
+                    return [item], [self.keeper.pop(self.position)]
+                self._items = chain([item], self._items)
+                return batch, None
+            batch.append(item)
+            if len(batch) == most:
+                break
+        return batch, None
 
 
 class AdaptiveSize:

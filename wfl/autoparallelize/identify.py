@@ -7,8 +7,10 @@ of the finished items are the same, so where no digest can be made, nothing is c
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ItemDigests", "call_record", "inputs_record", "is_one_shot", "item_digest"]
 
-_UNKNOWN = "unknown"
+_log = logging.getLogger(__name__)
 _LARGE_FILE = 2 * 1024**3
 
 
@@ -44,20 +46,36 @@ def item_digest(value: Any) -> bytes:
 
 
 class ItemDigests:
-    """The running digest of the items up to the last finished one, while later ones are being read already."""
+    """The running digest of the items up to the last finished one, while later ones are being read already.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    check
+        Told number and digest of each item as it is read.
+    """
+
+    def __init__(self, check: Callable[[int, bytes], None] | None = None) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
         self._read: deque[bytes] = deque()
+        self._finished = 0
+        self.check = check or _ignore
 
     def watch(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield items and note the digest of each before anything can change it."""
         for item in items:
-            self._read.append(item_digest(item.value) + repr(item.path).encode())
+            digest = item_digest(item.value) + repr(item.path).encode()
+            self.check(self._finished + len(self._read), digest)
+            self._read.append(digest)
             yield item
+
+    def of(self, first: int, n: int) -> list[bytes]:
+        """Return the digests of items that have been read and are not finished."""
+        start = first - self._finished
+        return list(islice(self._read, start, start + n))
 
     def advance(self, n: int) -> None:
         """Take in the next ``n`` items as finished."""
+        self._finished += n
         for _ in range(n):
             self._hash.update(self._read.popleft() + b";")
 
@@ -66,17 +84,27 @@ class ItemDigests:
         return self._hash.hexdigest()
 
 
-def call_record(task: Task, inputs: Any) -> CallRecord:
-    """Return the record of a call: digests of the operation, its code and arguments, and of its inputs."""
+def _ignore(index: int, digest: bytes) -> None:
+    """Do nothing."""
+
+
+def call_record(task: Task, inputs: Any, rng: Any = None) -> CallRecord | None:
+    """Return the record of a call: digests of the operation, its code and arguments, of its inputs and random stream.
+
+    None if an argument has no stable value, so that nobody could tell whether two calls are the same.
+    """
     from expyre.errors import KeyUnstableError
-    from expyre.identity import identify
+    from expyre.identity import digest, identify
     from wfl.configset.record import CallRecord
 
     try:
         identity = identify(task.op, task.args, dict(task.kwargs))
         parts = {part.path: part.digest for part in identity.parts}
-    except KeyUnstableError:
-        parts = {_UNKNOWN: _UNKNOWN}
+        if rng is not None:
+            parts["rng"] = digest(rng, path="rng")
+    except KeyUnstableError as error:
+        _log.info("%s: no record of the call is kept: %s", task.name, error)
+        return None
     return CallRecord(task.name, parts, inputs_record(inputs))
 
 

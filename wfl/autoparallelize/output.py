@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from .ahead import Ahead
 from .identify import ItemDigests, call_record, is_one_shot
 from .rng import InfoSource
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wfl.configset import OutputSpec
 
     from .engines import Done
-    from .task import Task
+    from .task import Chunk, Task
 
 __all__ = ["ItemResults", "Sink", "open_output"]
 
@@ -33,6 +37,7 @@ class Sink:
     """
 
     done = 0
+    keeper: _FileKeeper | None = None
 
     def __init__(self, inputs: Iterable[Any]) -> None:
         self._inputs = inputs
@@ -45,6 +50,9 @@ class Sink:
 
     def put(self, finished: Done) -> None:
         """Take the results of the next chunk."""
+
+    def put_late(self, finished: Done) -> None:
+        """Take the results of a chunk after one that has failed: they cannot be stored, but may be kept."""
 
     def value(self) -> Any:
         """Return what the call returns."""
@@ -83,9 +91,12 @@ class _SpecSink(Sink):
         super().__init__(inputs)
         self._output = output
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task, rng: Any) -> None:
         """Open the output."""
         self._output.begin(None)
+
+    def close(self, *, remove: bool) -> None:
+        """Put away what is kept beside the output."""
 
     def put(self, finished: Done) -> None:
         for path, result in zip(finished.chunk.paths, finished.results, strict=True):
@@ -96,13 +107,31 @@ class _SpecSink(Sink):
         return self._output.result()
 
 
+class _FileKeeper:
+    """Keeps results that wait in a file beside the output; see ``Keeper``."""
+
+    def __init__(self, ahead: Ahead, digests: ItemDigests) -> None:
+        self._ahead = ahead
+        self._digests = digests
+        self._kept: set[int] = set()
+        self.has = ahead.has
+        self.pop = ahead.pop
+
+    def keep(self, chunk: Chunk, results: list[Any]) -> None:
+        """Take the results of a chunk that has to wait for others, once."""
+        if chunk.first not in self._kept:
+            self._kept.add(chunk.first)
+            self._ahead.keep(chunk.first, self._digests.of(chunk.first, len(chunk.paths)), results)
+
+
 class _FileSink(_SpecSink):
     """Stores results in files, and notes which items they belong to, so that an interrupted run can be taken up."""
 
     def __init__(self, inputs: Iterable[Any], output: OutputSpec, journal: bool) -> None:
         super().__init__(inputs, output)
         self._journal = journal
-        self._digests = ItemDigests()
+        self._ahead = Ahead(output.files[0].with_name(f"tmp.{output.files[0].name}.ahead"))
+        self._digests = ItemDigests(self._ahead.check)
         self._n = 0
         self._last = 0.0
         self._found = 0
@@ -134,14 +163,32 @@ class _FileSink(_SpecSink):
         from wfl.configset import iter_items
 
         self._output.restart()
-        self._digests = ItemDigests()
+        self._start_anew()
         self._rest = chain(kept, items) if is_one_shot(self._inputs) else iter_items(self._inputs)
         return 0
 
-    def begin(self, task: Task) -> None:
+    def begin(self, task: Task, rng: Any) -> None:
         """Open the output; see what an interrupted run has left."""
-        self._found = self._output.begin(call_record(task, self._inputs))
+        record = call_record(task, self._inputs, rng)
+        self._found = self._output.begin(record)
+        self._journal = self._journal and record is not None
         self._last = time.monotonic()
+        if self._journal and record is not None:
+            self.keeper = _FileKeeper(self._ahead, self._digests)
+            self._ahead.load(json.dumps(record.to_dict(), sort_keys=True))
+
+    def _start_anew(self) -> None:
+        self._ahead.close(remove=True)
+        self._digests = ItemDigests(self._ahead.check)
+        self.keeper = _FileKeeper(self._ahead, self._digests)
+
+    def put_late(self, finished: Done) -> None:
+        if self.keeper is not None:
+            self.keeper.keep(finished.chunk, finished.results)
+
+    def close(self, *, remove: bool) -> None:
+        """Put away what is kept beside the output."""
+        self._ahead.close(remove=remove)
 
     def put(self, finished: Done) -> None:
         super().put(finished)
@@ -158,7 +205,12 @@ class _FileSink(_SpecSink):
 
 @contextlib.contextmanager
 def open_output(
-    output: OutputSpec | ItemResults | None, task: Task, inputs: Iterable[Any], *, journal: bool = True
+    output: OutputSpec | ItemResults | None,
+    task: Task,
+    inputs: Iterable[Any],
+    rng: np.random.Generator | None = None,
+    *,
+    journal: bool = True,
 ) -> Iterator[Sink]:
     """Open an output for a call; close it if all goes well, keep what there is for the next run otherwise.
 
@@ -172,13 +224,15 @@ def open_output(
         inputs, empty = _look_ahead(inputs)
         sink = _SpecSink(inputs, output) if not output.files else _FileSink(inputs, output, journal)
         if not empty or any(path.exists() for path in output.files or ()):
-            sink.begin(task)  # an output that has begun leaves files, if only empty ones
+            sink.begin(task, rng)  # an output that has begun leaves files, if only empty ones
         try:
             yield sink
         except BaseException:
             output.abort()
+            sink.close(remove=False)
             raise
         output.close()
+        sink.close(remove=True)
 
 
 def _look_ahead(inputs: Iterable[Any]) -> tuple[Iterable[Any], bool]:

@@ -89,9 +89,9 @@ def do_in_pool(
         sys.stderr.write(f"Running {task.name} with {announce}, "
                          f"num_inputs_per_python_subprocess={num_inputs_per_python_subprocess}\n")
     source = InfoSource(takes_per_item_info(op), rng, infos)
-    with open_output(outputspec, task, iterable if iterable is not None else ()) as sink:
+    with open_output(outputspec, task, iterable if iterable is not None else (), rng) as sink:
         items = sink.items(source)
-        chunks = Chunks(items, num_inputs_per_python_subprocess, source, sink.done)
+        chunks = Chunks(items, num_inputs_per_python_subprocess, source, sink.done, sink.keeper)
         with contextlib.closing(engine.run(task, chunks)) as finished:  # type: ignore[type-var]
             _store(finished, sink)
     return sink.value()
@@ -103,7 +103,9 @@ def _store(finished: Iterator[Done], sink: Sink) -> None:
     for done in finished:
         if done.error is not None:
             failed.append(done)
-        elif not failed:
+        elif failed:
+            sink.put_late(done)
+        else:
             sink.put(done)
     if failed:
         raise _summary(failed)

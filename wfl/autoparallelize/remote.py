@@ -327,7 +327,7 @@ def do_remotely(remote_info: RemoteInfo, call: OpCall, rng: np.random.Generator 
 
         make_jobs(call, remote_info, cut(call, remote_info, Sink(call.inputs), rng)).start()
         return None
-    with open_output(call.outputs, call.task, call.inputs, journal=False) as sink:
+    with open_output(call.outputs, call.task, call.inputs, rng, journal=False) as sink:
         jobs = make_jobs(call, remote_info, cut(call, remote_info, sink, rng))
         if jobs.jobs:
             _collect(jobs, sink)

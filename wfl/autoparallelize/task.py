@@ -28,12 +28,15 @@ class Chunk:
         The items; emptied once they have been sent off.
     infos
         Per-item information, or None.
+    results
+        Results that are there from an interrupted run; None if the items are to be worked on.
     """
 
     first: int
     paths: list[tuple[int, ...] | None]
     values: list[Any]
     infos: list[dict[str, Any]] | None = None
+    results: list[Any] | None = None
 
     @property
     def items(self) -> str:

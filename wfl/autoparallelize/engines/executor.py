@@ -95,8 +95,8 @@ class _Run:
         self.workers = workers
         self.name = task.name
         self.token = uuid.uuid4().hex
-        self.batches = Batches(task.name, chunks)
-        self.order = InOrder(chunks.position)
+        self.order = InOrder(chunks.position, chunks.keeper)
+        self.batches = Batches(task.name, chunks, self.order)
         self.pending: dict[Future[_Answer | None], Batch] = {}
         self.blob = b""
         self.sent = 0
@@ -146,7 +146,7 @@ class _Run:
         if not ok:
             raise wire.load_failure(data)
         self.batches.learn(batch, seconds)
-        self.order.add(batch, data)
+        self.order.add(batch, data, seconds)
 
     def broken(self, batches: list[Batch]) -> WorkerDied:
         items = ", ".join([batch.chunk.items for batch in batches][:10])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..batching import AdaptiveSize, Chunks
+from ..batching import AdaptiveSize, Chunks, Keeper
 from ..task import Chunk
 from . import wire
 from .base import Done
@@ -13,6 +13,8 @@ __all__ = ["Batch", "Batches", "InOrder"]
 
 # Finished results wait as pickles, until those before them are there; beyond this nothing new is given out.
 _MOST_BYTES_WAITING = 256 * 1024**2
+# What has taken less than this may be done again after a crash.
+_CHEAP_SECONDS = 0.02
 
 
 class Batch:
@@ -46,7 +48,8 @@ class Batch:
 class InOrder:
     """Puts the results of batches, and failed chunks, in the order of the chunks."""
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, keeper: Keeper | None = None) -> None:
+        self._keeper = keeper
         self._finished: dict[int, tuple[Batch, bytes] | Done] = {}
         self._bytes = 0
         self._next = first
@@ -56,13 +59,15 @@ class InOrder:
         """Whether so many results are waiting that no more should be computed."""
         return self._bytes > _MOST_BYTES_WAITING
 
-    def add(self, batch: Batch, data: bytes) -> None:
-        """Take the pickled results of a batch."""
+    def add(self, batch: Batch, data: bytes, seconds: float) -> None:
+        """Take the pickled results of a batch that took so many seconds; a costly one that has to wait is kept."""
+        if self._keeper is not None and batch.chunk.first != self._next and seconds > _CHEAP_SECONDS:
+            self._keeper.keep(batch.chunk, wire.load(data))
         self._bytes += len(data)
         self._finished[batch.chunk.first] = (batch, data)
 
-    def add_failed(self, done: Done) -> None:
-        """Take a chunk that has failed."""
+    def add_done(self, done: Done) -> None:
+        """Take a chunk that has failed, or whose results were there before."""
         self._finished[done.chunk.first] = done
 
     def ready(self) -> Iterator[Done]:
@@ -79,7 +84,8 @@ class InOrder:
 class Batches:
     """Makes batches of the incoming items, as large as suits their cost."""
 
-    def __init__(self, name: str, chunks: Chunks) -> None:
+    def __init__(self, name: str, chunks: Chunks, order: InOrder) -> None:
+        self._order = order
         self._name = name
         self._chunks = chunks
         self._size = AdaptiveSize()
@@ -98,5 +104,8 @@ class Batches:
         """Return a batch that was put back, else a new one if there is room; None if there is none."""
         if self.put_back:
             return self.put_back.pop(0)
-        chunk = self._chunks.take(self._size.size) if room else None
-        return None if chunk is None else Batch(chunk, self._name)
+        while room and (chunk := self._chunks.take(self._size.size)) is not None:
+            if chunk.results is None:
+                return Batch(chunk, self._name)
+            self._order.add_done(Done(chunk, chunk.results))
+        return None

@@ -34,6 +34,7 @@ class ProcessEngine:
         """Yield the chunks in order; see ``Engine``."""
         run = _Run(task, chunks)
         if not run.batches.put_back:
+            yield from run.order.ready()
             return
         pool = borrow_pool(self.n, task)
         good = False
@@ -51,8 +52,8 @@ class _Run:
 
     def __init__(self, task: Task, chunks: Chunks) -> None:
         self.name = task.name
-        self.order = InOrder(chunks.position)
-        self.batches = Batches(task.name, chunks)
+        self.order = InOrder(chunks.position, chunks.keeper)
+        self.batches = Batches(task.name, chunks, self.order)
         first = self.batches.take(True)
         self.batches.put_back = [] if first is None else [first]
 
@@ -99,7 +100,7 @@ class _Run:
         if not ok:
             raise wire.load_failure(message[HEADER.size :])
         self.batches.learn(batch, seconds)
-        self.order.add(batch, message[HEADER.size :])
+        self.order.add(batch, message[HEADER.size :], seconds)
 
     def bury(self, worker: WorkerProcess) -> None:
         """Put another worker in the place of a dead one; fail the chunk that it had in hand, repeat the others."""
@@ -114,5 +115,5 @@ class _Run:
         calls.remove(guilty)
         self.batches.put_back.extend(calls)
         error = WorkerDied(f"the worker process that ran {self.name} for {guilty.chunk.items} of its input {reason}")
-        self.order.add_failed(Done(guilty.chunk, [], error))
+        self.order.add_done(Done(guilty.chunk, [], error))
         self.pool.replace(worker)

@@ -18,4 +18,7 @@ class SerialEngine:
         """Yield each chunk as it has been worked on; see ``Engine``."""
         task.initialize()
         while (chunk := chunks.take()) is not None:
+            if chunk.results is not None:
+                yield Done(chunk, chunk.results)
+                continue
             yield Done(chunk, task.run(chunk.first, chunk.values, chunk.infos))
