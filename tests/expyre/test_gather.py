@@ -1,0 +1,176 @@
+"""The watcher against queues that answer late, wrong or not at all; the answers are scripted, the jobs' files are real."""
+
+import time
+
+import pytest
+
+from expyre import gather
+from expyre.config import Project
+from expyre.errors import Lost, OutOfMemory, SchedulerError
+from expyre.func import Call, create_jobs, start_jobs
+from expyre.schedulers.base import Listing, Scheduler
+from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
+from expyre.system import System
+
+PARTITIONS = {"p": {"num_cores": 1, "max_time": None, "max_mem": None}}
+
+
+class Scripted(Scheduler):
+    """A queue that accepts everything and says what it was told to say, one entry for each listing."""
+
+    name = "scripted"
+    poll_range = (0.001, 0.01)
+
+    def __init__(self, host, **_):
+        super().__init__(host)
+        self.answers = []
+        self.ends = {}
+        self.accepted = {}
+        self.listed = 0
+        self.refuse_once = None
+
+    def submit_many(self, subs, pre_submit_cmds=()):
+        for sub in subs:
+            self.accepted.setdefault(sub.token, str(len(self.accepted)))
+        if self.refuse_once is not None:
+            error, self.refuse_once = self.refuse_once, None
+            raise error
+        return {sub.id: self.accepted[sub.token] for sub in subs}
+
+    def find(self, tokens):
+        return {token: self.accepted[token] for token in tokens if token in self.accepted}
+
+    def listing(self, ids):
+        self.listed += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return {i: Listing(answer) for i in ids} if answer else {}
+
+    def explain(self, ids):
+        return {i: self.ends[i] for i in ids if i in self.ends}
+
+    def hold(self, remote_ids, verbose=False):
+        raise NotImplementedError
+
+    release = cancel = hold
+
+    def why_pending(self, ids):
+        return {}
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / ".expyre").mkdir()
+    project = Project(stage_dir=tmp_path / ".expyre")
+    project.systems = {"s": System(None, Scripted, partitions=PARTITIONS)}
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def queue(project):
+    return project.systems["s"].scheduler
+
+
+def jobs_of(project, n=1):
+    return create_jobs([Call(f"j{i}", abs, (-i,)) for i in range(n)], project)
+
+
+def started(project, n=1):
+    jobs = jobs_of(project, n)
+    start_jobs(jobs, {"max_time": 10, "num_nodes": 1}, "s")
+    return jobs
+
+
+def run_here(job):
+    """Do in this process what the job's script would do."""
+    import subprocess
+    import sys
+
+    from expyre import stage
+
+    text = "\n".join(stage.job_commands(job.stage_dir, sys.executable))
+    subprocess.run(["sh"], input=text, text=True, cwd=job.stage_dir, check=True)
+
+
+def watch(jobs, **kwargs):
+    return list(gather.as_completed(jobs, quiet=True, **{"timeout": 20, **kwargs}))
+
+
+@pytest.mark.parametrize("answer", [SchedulerError("down"), "", OTHER, QUEUED, RUNNING, DONE])
+def test_a_result_outranks_every_word_of_the_queue(project, queue, answer):
+    [job] = started(project)
+    run_here(job)
+    queue.answers = [answer]
+    [outcome] = watch([job])
+    assert outcome.result() == 0
+
+
+def test_a_queue_that_cannot_be_asked_kills_nobody(project, queue, monkeypatch):
+    [job] = started(project)
+    queue.answers = [SchedulerError("down")] * 30 + [RUNNING]
+    [outcome] = watch([job], timeout=0.5)
+    assert isinstance(outcome.error, TimeoutError)
+    assert project.record.row(job.id).status == "submitted"
+    assert project.record.row(job.id).unknown_since is None
+
+
+def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_result(project, queue, monkeypatch):
+    [job] = started(project)
+    queue.answers = [RUNNING, ""]
+    late = iter([1000.0 + 7 * i for i in range(1000)])
+    monkeypatch.setattr(gather.time, "time", lambda: next(late))
+    [outcome] = watch([job])
+    assert isinstance(outcome.error, Lost)
+    assert "xpr retry" in str(outcome.error)
+    assert queue.listed > 3
+    monkeypatch.undo()
+    run_here(job)
+    [outcome] = watch([job])
+    assert outcome.result() == 0
+
+
+def test_silence_before_the_watch_began_does_not_count(project, queue):
+    from expyre.jobsdb import Change
+
+    [job] = started(project)
+    project.record.step([Change(job.id, details={"unknown_since": time.time() - 1e6})])
+    queue.answers = [""]
+    [outcome] = watch([job], timeout=0)
+    assert isinstance(outcome.error, TimeoutError)
+    assert project.record.row(job.id).status == "submitted"
+
+
+def test_accounting_names_the_end(project, queue):
+    [job] = started(project)
+    queue.answers = [DONE]
+    queue.ends = {job.remote_id: End("OutOfMemory", "oom-kill", 137)}
+    [outcome] = watch([job])
+    assert isinstance(outcome.error, OutOfMemory)
+    assert "oom-kill" in str(outcome.error)
+    assert project.record.row(job.id).exit_code == 137
+
+
+def test_one_listing_serves_all_jobs(project, queue):
+    jobs = started(project, 50)
+    for job in jobs[:5]:
+        run_here(job)
+    queue.answers = [RUNNING]
+    before = queue.listed
+    outcomes = watch(jobs, timeout=0)
+    assert queue.listed == before + 1
+    assert sum(outcome.error is None for outcome in outcomes) == 5
+
+
+def test_a_submission_whose_answer_was_lost_is_adopted(project, queue):
+    """The queue takes the jobs, the connection breaks: the next attempt finds them there and submits none again."""
+    queue.refuse_once = SchedulerError("connection lost")
+    jobs = jobs_of(project, 3)
+    with pytest.raises(SchedulerError):
+        start_jobs(jobs, {"max_time": 10, "num_nodes": 1}, "s")
+    assert [project.record.row(job.id).status for job in jobs] == ["created"] * 3
+    again = started(project, 3)
+    assert [job.id for job in again] == [job.id for job in jobs]
+    assert sorted(job.remote_id for job in again) == ["0", "1", "2"]
+    assert len(queue.accepted) == 3
