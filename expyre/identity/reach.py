@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ GONE: Final = object()
 Names = Mapping[str, Any]
 Unit = tuple[str, bytes, str]
 _PLAIN: Final = {type(None), bool, int, float, complex, str, bytes}
+# Parsed files are shared, and marked for a moment while functions are told apart.
+_one_at_a_time: Final = threading.RLock()
 _NONE: Final = b"\0" * 32
 
 
@@ -111,7 +114,8 @@ def closure_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 def reach(root: Any) -> Reach:
     """Follow a function, class or module."""
     walk = _Walk()
-    walk.follow(root)
+    with _one_at_a_time:
+        walk.follow(root)
     found = walk.found
     if isinstance(root, types.FunctionType):
         found.code, found.defaults = root.__code__, (root.__defaults__, root.__kwdefaults__)

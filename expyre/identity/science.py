@@ -251,10 +251,11 @@ def _without(state: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 _BASES: Final = ("ase.calculators.calculator:BaseCalculator", "ase.calculators.calculator:Calculator")
+_CONSTRAINTS: Final = ("ase.constraints:FixConstraint", "ase.constraints.constraint:FixConstraint")
 # These keep what they derived from the parameters under names that a new calculator does not have yet.
 _KNOWN: Final = ("ase.calculators.emt:EMT", "ase.calculators.lj:LennardJones", "ase.calculators.morse:MorsePotential")
 writes("ase.calculators.singlepoint:SinglePointCalculator")(attribute_writer(b"=", _results, data="ase"))
-writes("ase.constraints:FixConstraint", "ase.constraints.constraint:FixConstraint")(attribute_writer(b"=", vars, data="ase"))
+writes(*_CONSTRAINTS)(attribute_writer(b"=", vars, data="ase"))
 writes(*_BASES)(attribute_writer(b"=", _settings))
 writes(*_KNOWN)(attribute_writer(b"=", _parameters_only))
 

@@ -112,7 +112,7 @@ def call(a: Any, *args: Any, k: Any = None, **kwargs: Any) -> Any:
 
 
 def make(value: Any) -> Callable[..., Any]:
-    return lambda x: (x, value, helper(x), {name for name in NAMES})
+    return lambda x: (x, value, helper(x), {len(name) for name in NAMES})
 
 
 def shuffled(items: list[Any]) -> list[Any]:

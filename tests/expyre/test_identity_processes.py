@@ -52,8 +52,9 @@ def reference() -> dict[str, str]:
 
 @pytest.mark.parametrize("seed", ["1", "2", "random"])
 def test_the_hash_seed_does_not_matter(reference: dict[str, str], seed: str) -> None:
-    words = ["science"] if _has_science() else []
-    assert _run(sys.executable, str(HERE / "identity_process.py"), *words, seed=seed) == reference
+    words = ["science"] if _has_science() and seed == "random" else []
+    found = _run(sys.executable, str(HERE / "identity_process.py"), *words, seed=seed)
+    assert found == {name: key for name, key in reference.items() if words or not name.startswith("science")}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
