@@ -108,7 +108,11 @@ def test_generators_go_by_state(kind: str) -> None:
     def make(seed: int) -> Any:
         return np.random.Generator(getattr(np.random, kind)(seed))
 
-    assert digest(make(1)) == digest(make(1)) == digest(copy.deepcopy(make(1))) == digest(pickle.loads(pickle.dumps(make(1))))
+    assert digest(make(1)) == digest(make(1))
+    for twin in (copy.deepcopy(make(1)), pickle.loads(pickle.dumps(make(1)))):
+        # Old numpy gives a copy another seed sequence: its streams are the same, those spawned from it are not.
+        same = twin.bit_generator.seed_seq.state == make(1).bit_generator.seed_seq.state
+        assert (digest(twin) == digest(make(1))) == same
     assert digest(make(1)) != digest(make(2))
     used = make(1)
     used.random()
