@@ -135,7 +135,7 @@ class ConfigSet:
         if not full:
             return
         if in_files and len(in_files) != len(full):
-            raise ValueError("a list of ConfigSets must be all in files or all in memory; read the files, or write the rest")
+            raise ValueError("a list of ConfigSets mixes files and memory; read the ones, or write the others")
         if in_files:
             self._files = [_with_kwargs(file, read_kwargs) for item in full for file in item._files or ()]
         else:
@@ -148,6 +148,9 @@ class ConfigSet:
         new = cls(read_kwargs=read_kwargs)
         new._files, new._single = files, single
         return new
+
+    def _of_file(self, file: FileSource, index: int) -> ConfigSet:
+        return self._of_files([file], single=True, read_kwargs=self.read_kwargs)._at((index,))
 
     def _is_empty(self) -> bool:
         return self._files is None and not self._memory
@@ -188,8 +191,7 @@ class ConfigSet:
 
     def _repr_html_(self) -> str:
         rows = [f"<b>{html.escape(str(self).rstrip())}</b>"]
-        for file in (self._files or ())[:10]:
-            rows.append(f"{html.escape(str(file.path))}: {_size_of(file.path)}")
+        rows.extend(f"{html.escape(str(file.path))}: {_size_of(file.path)}" for file in (self._files or ())[:10])
         if self._files is not None and len(self._files) > 10:
             rows.append(f"and {len(self._files) - 10} more")
         if self._memory:
@@ -232,7 +234,7 @@ class ConfigSet:
             self._current = None
 
     def groups(self) -> Iterator[Atoms | ConfigSet]:
-        """Yield the members of the top level: configurations, and a ConfigSet for each sub-list, file or group in a file.
+        """Yield the members of the top level: configurations, and ConfigSets of sub-lists, files, groups in a file.
 
         The configurations carry no location; those in a yielded ConfigSet have locations relative to it. The yielded
         sets are independent of each other and of this iteration, can be used at any time and order, and pickled.
@@ -241,12 +243,10 @@ class ConfigSet:
             yield from self._groups_in_memory()
         elif self._single:
             for index, member in self._files[0].groups():
-                yield self._of_files([member], single=True, read_kwargs=self.read_kwargs)._at((index,)) if isinstance(
-                    member, FileSource
-                ) else member
+                yield self._of_file(member, index) if isinstance(member, FileSource) else member
         else:
             for index, file in enumerate(self._files):
-                yield self._of_files([file], single=True, read_kwargs=self.read_kwargs)._at((index,))
+                yield self._of_file(file, index)
 
     def _groups_in_memory(self) -> Iterator[Atoms | ConfigSet]:
         for index, member in enumerate(self._memory or ()):
@@ -347,8 +347,8 @@ def _check_names(items: Sequence[Any]) -> None:
 def _check_tree(items: Sequence[Any]) -> None:
     for index, item in enumerate(items):
         if not (item is None or is_atoms(item) or isinstance(item, (list, tuple))):
-            what = type(item).__name__
-            raise ValueError(f"items[{index}] is a {what}; a ConfigSet holds Atoms, lists of them, file names or ConfigSets")
+            what = f"items[{index}] is a {type(item).__name__}"
+            raise ValueError(f"{what}; a ConfigSet holds Atoms, lists of them, file names or ConfigSets")
 
 
 def _size_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The journal of an unfinished output: which leading inputs have their results in the temporary files, and up to where."""
+"""The journal of an unfinished output: how many leading inputs have their results in the files, and up to where."""
 
 from __future__ import annotations
 
@@ -131,4 +131,5 @@ def _parse_line(raw: bytes) -> dict[str, Any] | None:
         line = json.loads(raw)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and ("closing" in line or {"items", "sizes", "digest", "auto"} <= set(line)) else None
+    known = isinstance(line, dict) and ("closing" in line or {"items", "sizes", "digest", "auto"} <= set(line))
+    return line if known else None

@@ -45,7 +45,7 @@ def location_of(atoms: Atoms) -> Path | None:
 
 
 def shallow_copy(atoms: Atoms) -> Atoms:
-    """Return another `Atoms` with the same arrays and calculator, whose ``info`` and ``arrays`` are dicts of its own."""
+    """Return another `Atoms` with the same arrays and calculator, but dicts ``info`` and ``arrays`` of its own."""
     new: Atoms = copy.copy(atoms)
     new.info = dict(atoms.info)
     new.arrays = dict(atoms.arrays)

@@ -104,7 +104,8 @@ class WriterLock:
 
     def _identity(self) -> dict[str, Any]:
         pid = os.getpid()
-        return {"host": socket.gethostname(), "boot": boot_id(), "pid": pid, "start": start_time(pid), "token": self.token}
+        host = {"host": socket.gethostname(), "boot": boot_id()}
+        return {**host, "pid": pid, "start": start_time(pid), "token": self.token}
 
     def _is_alive(self, owner: dict[str, Any]) -> bool:
         if owner.get("host") != socket.gethostname():

@@ -215,7 +215,7 @@ class OutputSpec:
         self._begun = False
 
     def finished(self, call: CallRecord) -> list[str]:
-        """Return in what the call that made the existing files differs from this one; empty if not at all or unknown."""
+        """Return in what the call that made the existing files differs from this one; empty if equal or unknown."""
         made_by = read_sidecar(self.files[0]) if self.files else None
         return [] if made_by is None else differences(made_by, call)
 

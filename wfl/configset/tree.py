@@ -14,7 +14,7 @@ def count_tree(tree: Sequence[Any]) -> int:
 
 
 def part_of_tree(tree: Sequence[Any], positions: range) -> list[Any]:
-    """Return a nested list where only some of the leaves, by flat position, are left; None is in place of the others."""
+    """Return a nested list with only some of the leaves, by flat position, and None in place of the others."""
     return _masked(tree, positions, 0)[0]
 
 

@@ -325,10 +325,9 @@ class FilesWriter:
         for index in sorted(self._started):
             with self._explained(index):
                 _sync(temporary_path(self.files[index]))
-        if self._journal is not None:
-            if self._pending is not None:
-                self._note(self._touched | set(self._sizes))
-                self._write_line()
+        if self._journal is not None and self._pending is not None:
+            self._note(self._touched | set(self._sizes))
+            self._write_line()
         if self._journal is not None:
             self._journal.add_closing()
         self._rename()

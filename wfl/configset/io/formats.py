@@ -76,7 +76,7 @@ def open_writer(path: Path, final: Path, write_kwargs: dict[str, Any] | None = N
         return XYZWriter(path, compression_of(final), kwargs, resume=resume)
     from wfl.configset.io.through_ase import ase_writer
 
-    writer = ase_writer(name, path, final, kwargs, resume=resume)
+    writer = ase_writer(name, path, kwargs, resume=resume) if compression_of(final) is None else None
     if writer is None:
         raise UnstreamableFormatError(
             f"{final}: the format {name or '(no extension)'!r} cannot hold a growing series of configurations; use an"

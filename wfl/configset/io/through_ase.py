@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from wfl.configset.io.base import Span
-from wfl.configset.locations import KEY
+from wfl.configset.io.names import extension_of
+from wfl.configset.locations import KEY, shallow_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
     from ase.atoms import Atoms
 
     from wfl.configset.io.base import Writer
+
+
+_DATABASES = frozenset({"db", "json"})
+_INFO, _ARRAYS = "wfl_info", "wfl_arrays"
+_ROW_ARRAYS = frozenset({"numbers", "positions", "initial_magmoms", "initial_charges", "momenta", "masses", "tags"})
+
+
+def _database_rows(path: Path, kind: str, index: slice) -> Iterator[Atoms]:
+    """Yield the rows of a database with the ``info`` and arrays that :class:`DatabaseFile` has put in them."""
+    import ase.db
+
+    with ase.db.connect(str(path), type=kind, serial=True, use_lock_file=False) as database:
+        selected = range(database.count())[index]
+        if selected.step < 0:
+            raise ValueError(f"{path}: a database is read in one direction only, not with index {index}")
+        rows = database.select(offset=selected.start, limit=max(selected.stop - selected.start, 0))
+        for row in islice(rows, 0, None, selected.step):
+            atoms = row.toatoms()
+            atoms.info.update(row.data.get(_INFO, {}))
+            for name, array in row.data.get(_ARRAYS, {}).items():
+                atoms.set_array(name, array)
+            yield atoms
 
 
 def join_numbers(numbers: Sequence[int]) -> tuple[Span, ...]:
@@ -60,7 +83,12 @@ class ASEReader:
 
         if self.path.is_file() and self.path.stat().st_size == 0:
             return iter(())
+        if set(self.read_kwargs) <= {"index", "parallel", "format"} and self._kind() in _DATABASES:
+            return _database_rows(self.path, self._kind(), parse_index(self.read_kwargs["index"]))
         return iter(ase.io.iread(str(self.path), **{"do_not_split_by_at_sign": True, **self.read_kwargs}))
+
+    def _kind(self) -> str:
+        return str(self.read_kwargs.get("format") or extension_of(self.path))
 
     def count(self) -> int:
         """Return the number of frames."""
@@ -94,6 +122,82 @@ class ASEReader:
                 return
 
 
-def ase_writer(name: str, path: Path, final: Path, kwargs: dict[str, Any], *, resume: bool) -> Writer | None:
+class TrajectoryFile:
+    """Appends configurations to a trajectory of ASE."""
+
+    resumable = False
+    offset = -1
+
+    def __init__(self, path: Path, write_kwargs: dict[str, Any], *, resume: bool) -> None:
+        from ase.io.trajectory import TrajectoryWriter
+
+        self._writer = TrajectoryWriter(str(path), "a" if resume else "w", **write_kwargs)
+
+    def write(self, atoms: Atoms, info: dict[str, Any]) -> None:
+        """Append one configuration with this ``info`` instead of its own."""
+        self._writer.write(_with_info(atoms, info))
+
+    def flush(self) -> None:
+        """Do nothing: ASE hands each configuration on at once."""
+
+    def position(self) -> int:
+        """Return -1: the format cannot be cut off."""
+        return -1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class DatabaseFile:
+    """Appends configurations to a database of ASE; ``info`` and further arrays go to the data of the row.
+
+    A JSON database is written anew with each configuration: for small sets only.
+    """
+
+    resumable = False
+    offset = -1
+
+    def __init__(self, path: Path, kind: str, write_kwargs: dict[str, Any], *, resume: bool) -> None:
+        import ase.db
+
+        kwargs = {"type": kind, "append": resume, "use_lock_file": False, "serial": True, **write_kwargs}
+        self._database = ase.db.connect(str(path), **kwargs)
+        self._inside = False
+
+    def write(self, atoms: Atoms, info: dict[str, Any]) -> None:
+        """Append one configuration with this ``info`` instead of its own."""
+        if not self._inside:
+            self._database.__enter__()
+            self._inside = True
+        arrays = {name: array for name, array in atoms.arrays.items() if name not in _ROW_ARRAYS}
+        self._database.write(_with_info(atoms, {}), data={_INFO: info, _ARRAYS: arrays})
+
+    def flush(self) -> None:
+        """Commit what was written."""
+        if self._inside:
+            self._inside = False
+            self._database.__exit__(None, None, None)
+
+    def position(self) -> int:
+        """Return -1: the format cannot be cut off."""
+        return -1
+
+    def close(self) -> None:
+        """Commit what was written."""
+        self.flush()
+
+
+def _with_info(atoms: Atoms, info: dict[str, Any]) -> Atoms:
+    new = shallow_copy(atoms)
+    new.info = info
+    return new
+
+
+def ase_writer(name: str, path: Path, kwargs: dict[str, Any], *, resume: bool) -> Writer | None:
     """Return the writer of a format that ASE writes, None if it cannot hold a growing series."""
+    if name == "traj":
+        return TrajectoryFile(path, kwargs, resume=resume)
+    if name in _DATABASES:
+        return DatabaseFile(path, name, kwargs, resume=resume)
     return None

@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 _ATOMS_ATTRIBUTES = {"_cellobj", "_pbc", "arrays", "_celldisp", "_constraints", "info", "_calc"}
 _CALCULATOR_ATTRIBUTES = {"atoms", "results", "parameters", "_directory", "prefix", "get_spin_polarized", "use_cache"}
+_NO_PBC, _NO_CELL, _NO_SHIFT = np.zeros(3, bool), np.zeros((3, 3)), np.zeros((3, 1))
 _SCALARS = ("energy", "magmom", "free_energy")
 
 
@@ -74,14 +75,14 @@ def _atoms_by_constructor(numbers: Array, positions: Array, cell: Any, pbc: Any,
 
 def _atoms_directly(numbers: Array, positions: Array, cell: Any, pbc: Any, info: dict[str, Any]) -> Atoms:
     atoms: Atoms = Atoms.__new__(Atoms)
-    flags = np.zeros(3, bool)
+    flags = _NO_PBC.copy()
     if pbc is not None:
         flags[:] = pbc
     atoms.__dict__ = {
-        "_cellobj": Cell(np.zeros((3, 3)) if cell is None else np.array(cell, float)),
+        "_cellobj": Cell(_NO_CELL.copy() if cell is None else np.array(cell, float)),
         "_pbc": flags,
         "arrays": {"numbers": numbers, "positions": positions},
-        "_celldisp": np.zeros((3, 1)),
+        "_celldisp": _NO_SHIFT.copy(),
         "_constraints": [],
         "info": info,
         "_calc": None,

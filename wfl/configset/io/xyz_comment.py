@@ -17,19 +17,24 @@ class DoubtfulComment(ValueError):
 
 
 _BARE = r"""[^\s=\\'"{}\[\]]+"""
-_DELIMITED = r'''"((?:[^"\\]|\\.)+)"|'((?:[^'\\]|\\.)+)'|\{((?:[^}\\]|\\.)+)\}|\[((?:[^\]\\]|\\.)+)\]'''
+_DELIMITED = (
+    r'"([^"\\]*(?:\\.[^"\\]*)*)"'
+    r"|'([^'\\]*(?:\\.[^'\\]*)*)'"
+    r"|\{([^}\\]*(?:\\.[^}\\]*)*)\}"
+    r"|\[([^\]\\]*(?:\\.[^\]\\]*)*)\]"
+)
 _PAIR = re.compile(rf"(?:({_BARE})|{_DELIMITED})(?:\s*=\s*(?:({_BARE})|{_DELIMITED}))?(?:\s+|$)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _TOKEN = re.compile(r"[^\s,]+")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_NUMERIC = re.compile(r"[0-9.eE+\- ]+")
 # One number; or a word that cannot be a number: no nan, no inf, no sign, no digit.
 _KIND = re.compile(rf"({_INTEGER.pattern})$|({_REAL.pattern})$|([A-HJ-MO-Za-hj-mo-z_/])")
 
 _SQUARE = frozenset({"Lattice", "virial", "stress"})
-_UNTYPED = frozenset({"uid"})
-_BOOLEANS = {"T": True, "F": False, "true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+_BOOLEANS = dict.fromkeys(("T", "true", "True", "TRUE"), True) | dict.fromkeys(("F", "false", "False", "FALSE"), False)
 _JSON = "_JSON "
 
 
@@ -53,24 +58,24 @@ def parse_comment(comment: str) -> dict[str, Any]:
         position = match.end()
         groups = match.groups()
         key = groups[0] or _delimited(groups[1:5])
-        text = groups[5]
-        if text is None:
-            text = _delimited(groups[6:10])
-        result[key] = _typed(key, text)
+        result[key] = _typed(key, groups[5] or _delimited(groups[6:10]))
     return result
 
 
 def _delimited(groups: tuple[str | None, ...]) -> str:
-    text = groups[0] or groups[1] or groups[2] or groups[3]
+    """Return the text between quotes or brackets, T if there are none."""
+    text = groups[0]
     if text is None:
-        return "T"
+        text = next((group for group in groups[1:] if group is not None), "T")
+    if not text:
+        raise DoubtfulComment("an empty key or value")
     return _ESCAPE.sub(r"\1", text) if "\\" in text else text
 
 
 def _typed(key: str, text: str) -> Any:
     if key in _SQUARE:
         return _square(_number(text))
-    if key.lower() in _UNTYPED:
+    if len(key) == 3 and key.lower() == "uid":
         return text
     if text.startswith(_JSON):
         return _from_json(text[len(_JSON) :])
@@ -105,10 +110,12 @@ def _number(text: str) -> Any:
         if match.lastindex == 2:
             return np.float64(float(text))
         return None if match.lastindex == 3 else np.array([text], dtype=int)[0]
-    tokens = _TOKEN.findall(text)
-    if all(map(_REAL.fullmatch, tokens)) and not all(map(_INTEGER.fullmatch, tokens)):
-        return _unpacked(np.array(list(map(float, tokens))))
-    return _number_by_numpy(tokens)
+    if "." in text and _NUMERIC.fullmatch(text):  # not all integers
+        try:
+            return _unpacked(np.array(list(map(float, text.split()))))
+        except ValueError:
+            return None
+    return _number_by_numpy(_TOKEN.findall(text))
 
 
 def _number_by_numpy(tokens: list[str]) -> Any:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @functools.cache
 def xyz_format_error() -> type[Exception]:
-    """Return the class of the error, which is ASE's and a ValueError; made when needed, for ASE's takes long to import."""
+    """Return the class of the error: ASE's, whose import takes long, and ValueError."""
     from ase.io.extxyz import XYZError
 
-    class XYZFormatError(XYZError, ValueError):  # type: ignore[misc]
+    class XYZFormatError(XYZError, ValueError):
         """Raised when an XYZ file is malformed; names the file and the line."""
 
     return XYZFormatError

@@ -25,6 +25,7 @@ class Layout(NamedTuple):
 
     properties: tuple[Property, ...]
     kinds: str  # one letter per column
+    symbols: int  # number of the column of chemical symbols, -1 if there is none
 
 
 @functools.lru_cache(maxsize=256)
@@ -42,7 +43,8 @@ def parse_layout(text: str) -> Layout | None:
             return None
         properties.append(Property(_ASE_NAMES.get(name, name), kind, len(kinds), int(columns)))
         kinds += kind * int(columns)
-    return Layout(tuple(properties), kinds) if _is_plain(fields[::3], properties) else None
+    symbols = next((prop.start for prop in properties if prop.name == "symbols" and prop.kind == "S"), -1)
+    return Layout(tuple(properties), kinds, symbols) if _is_plain(fields[::3], properties) else None
 
 
 def _is_plain(names: list[str], properties: list[Property]) -> bool:

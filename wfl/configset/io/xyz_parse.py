@@ -138,7 +138,7 @@ def _atoms(info: dict[str, Any], columns: Columns, layout: Layout, n_atoms: int)
     return atoms
 
 
-def _numbers(symbols: Sequence[str] | None, numbers: np.ndarray[Any, Any] | None, n_atoms: int) -> Any:
+def _numbers(symbols: Any, numbers: np.ndarray[Any, Any] | None, n_atoms: int) -> Any:
     if numbers is not None:
         if numbers.ndim != 1 or numbers.dtype.kind != "i":
             raise _LeftToASE
@@ -146,7 +146,9 @@ def _numbers(symbols: Sequence[str] | None, numbers: np.ndarray[Any, Any] | None
     if symbols is None:
         return np.zeros(n_atoms, int)
     if not isinstance(symbols, list):
-        raise _LeftToASE
+        if symbols.dtype != np.int64:
+            raise _LeftToASE
+        return symbols.copy()
     known = {symbol: atomic_numbers[symbol.capitalize()] for symbol in set(symbols)}
     return np.array([known[symbol] for symbol in symbols], int)
 
@@ -209,9 +211,9 @@ def _where(chunk: Chunk, frame: Frame) -> tuple[int, str]:
     first = frame.row + 2
     for number, line in enumerate(_lines(chunk, first, first + frame.n_atoms)):
         try:
-            _numbers(columns_of_rows([line], layout).values[0], None, 1) if layout.properties[0].name == "symbols" else (
-                columns_of_rows([line], layout)
-            )
+            columns = columns_of_rows([line], layout)
+            if layout.properties[0].name == "symbols":
+                _numbers(columns.values[0], None, 1)
         except KeyError as error:
             return first + number, f"unknown chemical symbol {error}"
         except (ValueError, OverflowError) as error:

@@ -82,8 +82,7 @@ class XYZReader:
         with open_bytes(self.path) as file:
             for span in spans:
                 file.seek(span.start)
-                for number, atoms in enumerate(self._parsed(file, span.start, span.stop), span.first):
-                    yield number, atoms
+                yield from enumerate(self._parsed(file, span.start, span.stop), span.first)
 
     def _selected(self, table: FrameTable) -> range:
         return range(len(table))[self._index]

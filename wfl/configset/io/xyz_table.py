@@ -8,6 +8,7 @@ as that of `float`. Any other table is read token by token.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,10 @@ _LOGICAL = {"T": True, "F": False, "True": True, "False": False}
 
 
 class Columns(NamedTuple):
-    """The columns of a table: for each property of the layout an array, or for strings a list."""
+    """The columns of a table: for each property of the layout an array, or for strings a list.
+
+    Chemical symbols may be given as atomic numbers.
+    """
 
     values: list[Any]
 
@@ -96,8 +100,9 @@ def columns_of_matrix(rows: Array, layout: Layout) -> Columns | None:
     if len(fields) != len(layout.kinds):
         return None
     columns: list[Any] = []
-    for kind, (start, stop) in zip(layout.kinds, fields, strict=True):
-        column = _READERS[kind](_Field(text[start:stop], classes[start:stop]))
+    for number, (kind, (start, stop)) in enumerate(zip(layout.kinds, fields, strict=True)):
+        read = _symbols if number == layout.symbols else _READERS[kind]
+        column = read(_Field(text[start:stop], classes[start:stop]))
         if column is None:
             return None
         columns.append(column)
@@ -168,6 +173,29 @@ def _words(field: _Field) -> list[str] | None:
     raw = np.ascontiguousarray(field.text.T).view(f"S{len(field.text)}").ravel().tolist()
     meaning = {word: word.decode("ascii").split()[0] for word in set(raw)}
     return [meaning[word] for word in raw]
+
+
+def _symbols(field: _Field) -> Array | list[str] | None:
+    """Return atomic numbers for a column of chemical symbols, words where they are not short, None if it is neither."""
+    if len(field.text) > 2:
+        return _words(field)
+    codes = field.text[0].astype(np.uint16) << 8
+    codes |= field.text[1] if len(field.text) == 2 else ord(" ")
+    values = _number_of_code()[codes]
+    return values if (values >= 0).all() else None
+
+
+@functools.cache
+def _number_of_code() -> Array:
+    """Return the atomic number of each two characters, -1 where they are no chemical symbol in any case of letters."""
+    from ase.data import chemical_symbols
+
+    table = np.full(1 << 16, -1)
+    for number, symbol in enumerate(chemical_symbols):
+        for text in (symbol, symbol.lower(), symbol.upper(), symbol.swapcase()):
+            for padded in {text.ljust(2), text.rjust(2)}:
+                table[ord(padded[0]) << 8 | ord(padded[1])] = number
+    return table
 
 
 def _is_integer(classes: Array) -> bool:
