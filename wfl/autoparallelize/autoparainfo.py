@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["AutoparaInfo"]
@@ -63,6 +63,15 @@ class AutoparaInfo:
     ValueError
         A keyword is none of these.
     """
+
+    num_inputs_per_python_subprocess: int
+    iterable_arg: int | str
+    skip_failed: bool
+    initializer: Sequence[Any]
+    num_python_subprocesses: int | None
+    remote_info: Any
+    remote_label: str | None
+    executor: Any
 
     def __init__(self, **kwargs: Any) -> None:
         _check_names(kwargs, "keyword")

@@ -47,7 +47,7 @@ def autoparallelized(
         function.__signature__ = _signature(op, iterable_arg)  # type: ignore[attr-defined]
         function.__doc__ = make_docstring(op.__doc__, input_iterable_type, iterable_arg)
         function.op = op  # type: ignore[attr-defined]
-        del function.__wrapped__  # type: ignore[attr-defined]
+        del function.__wrapped__
         op.__qualname__ = f"{op.__qualname__}.op"  # so that the operation itself is found by pickle
         return function
 

@@ -54,7 +54,7 @@ def init(verbose: int = 1) -> None:
     if comm.Get_rank() > 0:
         _serve(comm, MPICommExecutor)
         return
-    context = MPICommExecutor(comm, root=0)
+    context: Any = MPICommExecutor(comm, root=0)
     wfl_mpipool = context.__enter__()
     atexit.register(shutdown_and_barrier, context, comm)
     if verbose:

@@ -14,6 +14,8 @@ from .identify import ItemDigests, call_record, is_one_shot
 from .rng import InfoSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from wfl.configset import OutputSpec
@@ -130,7 +132,8 @@ class _FileSink(_SpecSink):
     def __init__(self, inputs: Iterable[Any], output: OutputSpec, journal: bool) -> None:
         super().__init__(inputs, output)
         self._journal = journal
-        self._ahead = Ahead(output.files[0].with_name(f"tmp.{output.files[0].name}.ahead"))
+        first: Path = (output.files or [])[0]
+        self._ahead = Ahead(first.with_name(f"tmp.{first.name}.ahead"))
         self._digests = ItemDigests(self._ahead.check)
         self._n = 0
         self._last = 0.0

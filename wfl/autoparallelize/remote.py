@@ -332,7 +332,7 @@ def do_remotely(remote_info: RemoteInfo, call: OpCall, rng: np.random.Generator 
         if jobs.jobs:
             _collect(jobs, sink)
     jobs.mark_processed()
-    return sink.value()  # type: ignore[no-any-return]
+    return sink.value()
 
 
 def _collect(jobs: Jobs, sink: Sink) -> None:

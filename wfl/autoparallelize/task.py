@@ -94,8 +94,10 @@ class Task:
 
     def initialize(self) -> None:
         """Run the initializer, if there is one."""
-        function, args, kwargs = (*self.initializer, *((None, (), {})[len(self.initializer) :]))
+        function, *rest = self.initializer
         if function is not None:
+            args: Any = rest[0] if rest else ()
+            kwargs: Any = rest[1] if len(rest) > 1 else {}
             function(*args, **kwargs)
 
     def run(

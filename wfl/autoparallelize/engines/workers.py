@@ -160,7 +160,10 @@ class WorkerProcess:
 def _words(code: int) -> str:
     if code >= 0:
         return f"ended with exit status {code}"
-    name = signal.Signals(-code).name if -code in iter(signal.Signals) else f"signal {-code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
     hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
 
