@@ -16,7 +16,7 @@ from expyre.schedulers import Local, Submission
 from expyre.states import ALIVE
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
     """Wait until something is true and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -52,15 +52,25 @@ class Queue:
         listing = self.scheduler.listing([id])
         return listing[id].state if id in listing else "not listed"
 
-    def wait(self, *ids: str, seconds: float = 20.0) -> list[str]:
+    def wait(self, *ids: str, seconds: float = 60.0) -> list[str]:
         """Wait until jobs have ended and return how."""
 
 
         def ended() -> bool:
             return not any(listing.state in ALIVE for listing in self.scheduler.listing(ids).values())
 
-        until(ended, seconds, f"the end of {ids}")
+        try:
+            until(ended, seconds, f"the end of {ids}")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.report()}") from None
         return [self.state(id) for id in ids]
+
+    def report(self) -> str:
+        """Return what there is to know of the queue, for a test that fails."""
+        with self.spool.connect() as db:
+            rows = [dict(row) for row in db.execute("SELECT * FROM jobs")]
+        log = self.spool.log.read_text() if self.spool.log.exists() else "no log"
+        return f"supervisor {self.supervisor()}\n{rows}\n{log}"
 
     def is_running(self, id: str) -> None:
         until(lambda: self.state(id) == "running", what=f"the start of {id}")

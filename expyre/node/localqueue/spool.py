@@ -69,6 +69,7 @@ class Spool:
         self.path = Path(directory) if directory is not None else default_directory()
         self.fifo = self.path / "wake"
         self.log = self.path / "supervisor.log"
+        self.leaving = self.path / "leaving"
         self.exits = self.path / "exits"
 
     @property
@@ -153,9 +154,9 @@ class Spool:
 
         Whoever starts a supervisor holds its lock already and hands it down, so that only one is started however many
         want one. Where the lock is taken and nobody listens, a supervisor is on its way up, and will look at the table
-        after it, or on its way out, which takes no longer than the pause.
+        after that, or it is leaving: then its lock will be free in a moment.
         """
-        for _ in range(3):
+        for _ in range(400):
             if self.wake(b"w" if wake else b""):
                 return
             lock = self.lock()
@@ -164,6 +165,8 @@ class Spool:
                     self._start_supervisor(lock)
                 finally:
                     os.close(lock)
+                return
+            if not self.leaving.exists():
                 return
             time.sleep(0.005)
 
@@ -185,6 +188,7 @@ class Spool:
         It runs from a copy of this package, with the plain interpreter: neither a change of the sources, nor the
         packages and variables of a virtual environment reach it.
         """
+        self.leaving.unlink(missing_ok=True)
         words = [sys.executable or "python3", "-I", "-S", "-c", _PROGRAM, os.fspath(self._code()), os.fspath(self.path)]
         words.append(str(lock))
         not_for_it = (JOB_VARIABLE, "EXPYRE_KILL_AT")

@@ -101,9 +101,11 @@ class Supervisor:
             return False
         if now - self._idle_since < self.idle:
             return False
+        self.spool.leaving.touch()
         os.close(self._fifo)
         if not self._unfinished():
-            return True  # nothing may come between this look and the release of the lock
+            return True
+        self.spool.leaving.unlink(missing_ok=True)
         self._listen()  # a job came between the last look and the closing
         return False
 
