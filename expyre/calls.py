@@ -76,6 +76,8 @@ class Call:
             yield "its name must be a non-empty string"
         elif found := _FORBIDDEN.findall(self.name):
             yield f"its name must not contain {' '.join(sorted(set(found)))}"
+        elif not _is_text(self.name):
+            yield "its name must be text that can be encoded as UTF-8"
         if not callable(self.function):
             yield f"function must be callable, not {type(self.function).__name__}"
         for item in self.hash_ignore:
@@ -203,6 +205,14 @@ def _request(call: Call, job_id: str) -> stage.StageRequest:
         pre_run_commands=tuple(call.pre_run_commands),
         post_run_commands=tuple(call.post_run_commands),
     )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _function_name(function: Callable[..., Any]) -> str:

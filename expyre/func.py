@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from expyre import config, gather, plan, stage
 from expyre.calls import Call, Prepared, prepare
 from expyre.errors import (
+    AuthenticationError,
     ExPyReError,
     ExPyReJobDiedError,
     ExPyReTimeoutError,
@@ -253,7 +254,7 @@ class ExPyRe:
 
     def finish(self, outcome: Outcome, *, quiet: bool = False) -> tuple[Any, str, str]:
         """Return an outcome as (value, stdout, stderr) with the output files copied here, or raise its error."""
-        if isinstance(outcome.error, StageError) and self.status == SUCCEEDED:
+        if isinstance(outcome.error, AuthenticationError) and self.status == SUCCEEDED:
             self._condemn(str(outcome.error))
         if outcome.error is not None:
             if not quiet and not isinstance(outcome.error, ExPyReError | ExPyReTimeoutError):
@@ -331,13 +332,23 @@ class ExPyRe:
         return True
 
     @staticmethod
-    def from_jobsdb(db_jobs: Mapping[str, Any] | JobRow | Iterable[Mapping[str, Any] | JobRow]) -> list[ExPyRe]:
-        """Return handles on recorded jobs, given rows as `JobsDB.jobs` yields them."""
-        project = config.project()
-        single = isinstance(db_jobs, Mapping | JobRow)
-        ids = [job["id"] if isinstance(job, Mapping) else job.id for job in ([db_jobs] if single else db_jobs)]  # type: ignore[union-attr]
+    def from_jobsdb(
+        db_jobs: Mapping[str, Any] | JobRow | Iterable[Mapping[str, Any] | JobRow], project: Project | None = None
+    ) -> list[ExPyRe]:
+        """Return handles on recorded jobs, given one row or the rows that `JobsDB.jobs` or `JobsDB.query` yield.
+
+        Raises
+        ------
+        JobNotFoundError
+            The record of the project (the default one unless given) has no such job.
+        """
+        project = project or config.project()
+        jobs = [db_jobs] if isinstance(db_jobs, Mapping | JobRow) else list(db_jobs)
+        ids = [job["id"] if isinstance(job, Mapping) else job.id for job in jobs]
         rows = project.record.rows(ids)
-        return [ExPyRe._from_prepared(project, Prepared(rows[i], recreated=True)) for i in ids]
+        return [
+            ExPyRe._from_prepared(project, Prepared(rows.get(i) or project.record.row(i), recreated=True)) for i in ids
+        ]
 
     _copy = staticmethod(stage.copy_glob)
 

@@ -74,7 +74,7 @@ def read_outcome(row: JobRow) -> Outcome:
 def _read_value(outcome: Outcome, row: JobRow, directory: Path) -> None:
     try:
         outcome.value = stage.read_result(directory, row.hmac_key)
-    except AuthenticationError as error:
+    except StageError as error:  # truncated, forged, or of classes that cannot be imported here
         outcome.error = error
     except FileNotFoundError:
         what = f"job {row.id} succeeded but its result file is gone from {directory}"

@@ -159,7 +159,8 @@ def run_script(argv: Sequence[str]) -> list[PlannedCall]:
         target.touch()
         env = {**os.environ, "EXPYRE_DRY_RUN": str(target)}
         done = subprocess.run(
-            [sys.executable, *argv], env=env, check=False, stderr=subprocess.PIPE, text=True, errors="replace"
+            # what the script prints is not part of the plan: it goes to standard error
+            [sys.executable, *argv], env=env, check=False, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace"
         )
         names = {field.name for field in fields(PlannedCall)}
         lines = target.read_text().splitlines()

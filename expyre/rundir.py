@@ -50,6 +50,11 @@ class RunDir:
         if names:
             self.transport.fetch(self.path, names, local_dir, exclude=_NEVER_FETCHED)
 
+    def files(self, names: Sequence[str]) -> set[str]:
+        """Return the paths, relative to this directory, of all files in jobs' directories."""
+        script = f"{self._cd} 1\nfind {_words('./' + name for name in names)} ! -type d -print0"
+        return {path.removeprefix("./") for path in self._shell(script, "cannot be listed").split("\0") if path}
+
     def markers(self, names: Sequence[str]) -> list[stage.Markers]:
         """Return what the jobs of these directories have left, in order; one round trip."""
         tests = " ".join(f'[ -e "$d"/{name} ] && s=${{s}}1 || s=${{s}}0;' for name in _MARKERS)

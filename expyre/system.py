@@ -13,7 +13,7 @@ from expyre.errors import ExPyReError, RequestError, StageError, SubmitFailed
 from expyre.rundir import RunDir
 from expyre.schedulers import schedulers
 from expyre.schedulers.base import Listing, Scheduler, Submission
-from expyre.states import DONE, UNKNOWN, End, Evidence
+from expyre.states import ALIVE, UNKNOWN, End, Evidence
 from expyre.steps import step
 from expyre.subprocess import subprocess_run
 from expyre.transports import Transport, connect
@@ -331,7 +331,7 @@ class System:
         ended = [
             remote_id
             for (remote_id, _), mark in zip(jobs.values(), markers, strict=True)
-            if remote_id and told and not mark.ended and listings.get(remote_id, _UNLISTED).state in (DONE, UNKNOWN)
+            if remote_id and told and not mark.ended and listings.get(remote_id, _UNLISTED).state not in ALIVE
         ]
         ends = self._ends(ended)
         return {
@@ -371,11 +371,20 @@ class System:
         delete: bool = False,
         verbose: bool = False,
     ) -> None:
-        """Bring back the directories of jobs: all, those of a glob, or a list of names."""
+        """Bring back the directories of jobs: all, those of a glob, or a list of names.
+
+        With ``delete`` remove what these directories have here but not there.
+        """
         if self.remote_rundir is None:
             return
         globs = ["*"] if subdir_glob is None else [subdir_glob] if isinstance(subdir_glob, str) else list(subdir_glob)
-        self.rundir.fetch(self.rundir.glob(globs), Path(local_dir))
+        names = self.rundir.glob(globs)
+        self.rundir.fetch(names, Path(local_dir))
+        if delete and names:
+            there = self.rundir.files(names)
+            for path in (path for name in names for path in (Path(local_dir) / name).rglob("*") if not path.is_dir()):
+                if str(path.relative_to(local_dir)) not in there:
+                    path.unlink()
 
     def clean_rundir(
         self,

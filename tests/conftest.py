@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# numerical libraries of the workers would compete for the cores; they read this once, when they are loaded
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 _MARKS = {"slow": "takes long", "remote": "needs configured systems", "perf": "compares times", "mpi": "uses mpirun"}
 _OPTIONS = {"slow": "--runslow", "remote": "--runremote", "perf": "--runperf"}
 
@@ -45,7 +49,3 @@ def change_test_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread_per_process() -> None:
-    """Keep numerical libraries of workers from competing for the cores."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")

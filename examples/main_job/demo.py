@@ -128,6 +128,7 @@ def main():
     (directory / "_expyre").mkdir(parents=True)
     os.chdir(directory)
     os.environ["WFL_EXPYRE_INFO"] = str(HERE / "remoteinfo.json")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["EXPYRE_LOCAL_DIR"] = str(directory / "_queue")
     began = time.monotonic()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from expyre.cli.complete import complete_id, complete_id_filter, complete_status, complete_system
-from expyre.cli.plain import read_plain
 from expyre.cli.times import AGE
 from expyre.states import GROUPS, STATUSES, expand_statuses
 
@@ -89,7 +88,7 @@ class Selection:
         if self.words or self.id or self.name or self.system or self.timed:
             return list(self.rows(session))
         statuses = expand_statuses(self.status)
-        return read_plain(session.record, statuses=statuses, limit=self.limit, newest_first=self.newest, brief=brief)
+        return session.record.listing(statuses=statuses, limit=self.limit, newest_first=self.newest, brief=brief)
 
     def _named(self, session: Session) -> Iterator[JobRow]:
         """Return the jobs named one by one that the other filters let through."""

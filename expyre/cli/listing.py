@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from expyre.cli.filters import Selection, selects
 from expyre.cli.output import Screen, echo_ids, echo_json, facts, json_option, quiet_option
-from expyre.cli.plain import no_collection
 from expyre.cli.session import Session, pass_session
 from expyre.cli.table import Column, fit, render
 from expyre.cli.text import ELLIPSIS, crop, middle
@@ -40,8 +41,20 @@ def ls(session: Session, selection: Selection, long_output: bool, quiet: bool, a
     if as_json:
         echo_json([facts(row) for row in selection.rows(session)])
         return
-    with no_collection():
+    with _no_collection():
         _print(session, selection.plain_rows(session, brief=not long_output), long_output, quiet)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking through very many rows that are all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _print(session: Session, rows: Sequence[JobRow], long_output: bool, quiet: bool) -> None:
