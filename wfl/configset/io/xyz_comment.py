@@ -28,7 +28,8 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _TOKEN = re.compile(r"[^\s,]+")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_EXPONENT = "[eE][+-]?[0-9]{1,4}"
+_REAL = re.compile(rf"[+-]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:{_EXPONENT})?|[0-9]+{_EXPONENT})")  # not an integer
 _NUMERIC = re.compile(r"[0-9.eE+\- ]+")
 # One number; or a word that cannot be a number: no nan, no inf, no sign, no digit.
 _KIND = re.compile(rf"({_INTEGER.pattern})$|({_REAL.pattern})$|([A-HJ-MO-Za-hj-mo-z_/])")

@@ -82,7 +82,7 @@ class _LeftToASE(Exception):
 def format_frame(atoms: Atoms, info: dict[str, Any] | None = None) -> str:
     """Return the text of one configuration, the same that `ase.io.write` gives.
 
-    Text values that would break the file are written as JSON instead: empty ones and those with line breaks.
+    Values that would break the file are written as JSON instead: empty texts and arrays, and texts with line breaks.
 
     Parameters
     ----------
@@ -222,12 +222,12 @@ def _format_array(key: str, value: Array) -> str | None:
     if key in _SQUARE:
         value = value.reshape(value.size, order="F")
     kind = value.dtype.kind
-    if kind not in "ifb" or value.ndim > 1:
+    if kind not in "ifb" or value.ndim > 1 or value.size == 0:
         if key in _SQUARE:
             raise _LeftToASE
         return None
     if value.ndim == 0:
-        return _format_bool(value) if kind == "b" else f"{value[()]}"
+        return str(value)
     if kind == "b":
         return " ".join(map(_format_bool, value.tolist()))
     return " ".join(map(str, value.tolist() if value.itemsize == 8 or kind == "i" else value))
