@@ -19,7 +19,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from expyre.jobsdb import Change, JobsDB, NewJob, owner_token
+from expyre.jobsdb import Change, JobsDB, NewJob
+from expyre.owners import owner_token
 
 PARTS = json.dumps(
     [{"path": f"kwargs['p{i}']", "digest": "0123456789abcdef", "summary": f"value {i}"} for i in range(8)]

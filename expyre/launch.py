@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from expyre import stage
 from expyre.errors import ExPyReError, GatherError, SubmitFailed
-from expyre.jobsdb import Change, JobRow, owner_token
+from expyre.jobsdb import Change, JobRow
+from expyre.owners import owner_token
 from expyre.states import CREATED, SUBMITTED
 from expyre.steps import step
 from expyre.system import Launch, Submitted, System

@@ -5,6 +5,7 @@ Python blocks share one namespace and bash blocks one directory, as a reader wou
 languages are shown output or configuration and are not run.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -41,4 +42,5 @@ def run(page):
 
 
 if __name__ == "__main__":
+    sys.path[0] = os.getcwd()  # as for a script of the reader's; the folder of tests has folders named as the packages
     print(f"{run(sys.argv[1])} blocks of {sys.argv[1]} ran")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports from its own floor or from those before it.
 EXPYRE = (
     "errors",
+    "owners",
     "steps",
     "states",
     "units",

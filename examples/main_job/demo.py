@@ -59,7 +59,7 @@ def submissions():
     counts = collections.Counter()
     for row in project.record.query():
         events = project.record.history(row.id)
-        counts[row.id] = sum(status == "submitted" for _, status, _, _ in events)
+        counts[row.id] = sum((note or "").startswith("submitted to") for *_, note in events)
     done = sum(row.status in ("succeeded", "processed") for row in project.record.query())
     project.close()
     return counts, done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -93,8 +92,12 @@ class LazyGroup(click.Group):
         """Run a command; a mistake or fault that has a message ends as that message, not as a traceback."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # the reader, head perhaps, has enough: no mistake of anybody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
         except (ExPyReError, OSError) as exc:
-            if os.environ.get("EXPYRE_TRACEBACK") or getattr(exc, "errno", None) == errno.EPIPE:
+            if os.environ.get("EXPYRE_TRACEBACK"):
                 raise
             raise click.ClickException(message_of(exc)) from exc
 

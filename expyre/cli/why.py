@@ -129,7 +129,7 @@ def _since(row: JobRow) -> Iterator[str]:
 def _not_submitted(row: JobRow) -> Answer:
     if row.submit_state != "submitting":
         return Answer("it was never submitted, or the queue refused it", next="run the script again to submit it")
-    from expyre.jobsdb import owner_alive
+    from expyre.owners import owner_alive
 
     if row.owner and owner_alive(row.owner, row.t_claimed):
         return Answer("it is being submitted now", [f"by {row.owner}"], next="wait")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from expyre.jobsdb.owners import owner_alive, owner_token
 from expyre.jobsdb.record import JobsDB
 from expyre.jobsdb.rows import UNSET, Change, JobRow, NewJob
 
-__all__ = ["UNSET", "Change", "JobRow", "JobsDB", "NewJob", "owner_alive", "owner_token"]
+__all__ = ["UNSET", "Change", "JobRow", "JobsDB", "NewJob"]

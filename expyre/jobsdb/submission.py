@@ -9,7 +9,7 @@ from typing import Final
 
 from expyre import states
 from expyre.errors import JobNotFoundError
-from expyre.jobsdb.owners import owner_alive
+from expyre.owners import owner_alive
 
 CLAIMED: Final = "claimed"
 TAKEN: Final = "taken"

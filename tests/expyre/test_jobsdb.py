@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from expyre import states
 from expyre.errors import JobNotFoundError
-from expyre.jobsdb import Change, JobsDB, NewJob, filters, owner_alive, owner_token, owners
+from expyre.jobsdb import Change, JobsDB, NewJob, filters, owners
+from expyre.owners import owner_alive, owner_token
 
 NASTY = [
     "it's",

@@ -33,7 +33,8 @@ from hypothesis.stateful import (
 )
 
 from expyre import states
-from expyre.jobsdb import Change, JobsDB, NewJob, owner_token
+from expyre.jobsdb import Change, JobsDB, NewJob
+from expyre.owners import owner_token
 
 WORKERS = 3
 FILES = itertools.count()

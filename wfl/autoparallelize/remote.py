@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from expyre.steps import step
+
 from .batching import Chunks
 from .engines import Done
 from .output import ItemResults, open_output
@@ -331,7 +333,10 @@ def do_remotely(remote_info: RemoteInfo, call: OpCall, rng: np.random.Generator 
         jobs = make_jobs(call, remote_info, cut(call, remote_info, sink, rng))
         if jobs.jobs:
             _collect(jobs, sink)
+        step("store.2")
+    step("store.3")
     jobs.mark_processed()
+    step("store.4")
     return sink.value()
 
 
@@ -341,4 +346,5 @@ def _collect(jobs: Jobs, sink: Sink) -> None:
         for done in finished:
             if not jobs.failures:
                 sink.put(done)
+                step("store.1")
     jobs.raise_failures()

@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import socket
-import time
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from expyre.owners import owner_alive, owner_token
 from wfl.configset.errors import OutputBusyError
 
 if TYPE_CHECKING:
@@ -26,36 +26,8 @@ FOREIGN_LIFETIME = 24 * 3600.0
 _held: weakref.WeakValueDictionary[str, WriterLock] = weakref.WeakValueDictionary()
 
 
-def boot_id() -> str:
-    """Return what distinguishes this boot of this machine from others; empty where the system does not say."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def start_time(pid: int) -> str | None:
-    """Return when a process started, in the system's ticks; None if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        return "" if not os.path.isdir("/proc/self") and _answers(pid) else None
-
-
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 class WriterLock:
-    """A lock file that names its owner: host, boot, process and the writer within the process.
+    """A lock file that names its owner: the process, and the writer within the process.
 
     Parameters
     ----------
@@ -103,17 +75,14 @@ class WriterLock:
             os.utime(self.path)
 
     def _identity(self) -> dict[str, Any]:
-        pid = os.getpid()
-        host = {"host": socket.gethostname(), "boot": boot_id()}
-        return {**host, "pid": pid, "start": start_time(pid), "token": self.token}
+        who = {"host": socket.gethostname(), "pid": os.getpid()}
+        return {**who, "owner": owner_token(), "token": self.token}
 
     def _is_alive(self, owner: dict[str, Any]) -> bool:
-        if owner.get("host") != socket.gethostname():
-            return time.time() - os.stat(self.path).st_mtime < FOREIGN_LIFETIME
-        pid = int(owner.get("pid", 0))
-        if owner.get("boot") != boot_id() or start_time(pid) != owner.get("start"):
+        word = str(owner.get("owner", ""))
+        if not owner_alive(word, os.stat(self.path).st_mtime, lease=FOREIGN_LIFETIME):
             return False
-        return pid != os.getpid() or owner.get("token") in _held
+        return word != owner_token() or owner.get("token") in _held
 
     def _busy_message(self, owner: dict[str, Any]) -> str:
         where = f"process {owner.get('pid')} on host {owner.get('host')}"

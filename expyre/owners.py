@@ -26,18 +26,18 @@ def _token(pid: int) -> str:
     return f"{_host()}:{_boot()}:{pid}:{_start_time(pid)}"
 
 
-def owner_alive(owner: str, last_sign: float | None = None) -> bool:
+def owner_alive(owner: str, last_sign: float | None = None, *, lease: float = REMOTE_LEASE) -> bool:
     """Return whether the process of an `owner_token` is alive.
 
     On this machine that is looked up. A process of another machine, or of another container on this one, is believed
-    alive until ``last_sign`` (seconds since 1970; None: just now) is ten minutes old.
+    alive until ``last_sign`` (seconds since 1970; None: just now) is ``lease`` seconds old, by default ten minutes.
     """
     host, boot, pid, start = _split(owner)
     if host == _host() and boot == _boot():
         return pid.isdigit() and _start_time(int(pid)) == start
     if host == _host() and _same_kernel_rebooted(boot):
         return False
-    return last_sign is None or time.time() - last_sign < REMOTE_LEASE
+    return last_sign is None or time.time() - last_sign < lease
 
 
 def _split(owner: str) -> tuple[str, str, str, str]:
