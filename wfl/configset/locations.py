@@ -31,11 +31,11 @@ def parse_location(text: str | None) -> Path:
     """
     if not text:
         return ()
-    parts = str(text).split(SEPARATOR.strip())
-    try:
-        return tuple(int(part) for part in parts[1 if parts[0].strip() == "" else 0 :])
-    except ValueError:
-        raise RuntimeError(f"location {text!r} is not a series of integers like {format_location((0, 2))!r}") from None
+    parts = [part.strip() for part in str(text).split(SEPARATOR.strip())]
+    indices = parts[0 if parts[0] else 1 :]
+    if not indices or not all(part.isdecimal() for part in indices):
+        raise RuntimeError(f"location {text!r} is not a series of integers like {format_location((0, 2))!r}")
+    return tuple(map(int, indices))
 
 
 def location_of(atoms: Atoms) -> Path | None:

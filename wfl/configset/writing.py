@@ -29,6 +29,8 @@ MAX_OPEN = 128
 CHECKPOINT_INTERVAL = 0.2
 _REFRESH_INTERVAL = 60.0
 
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 _log = logging.getLogger(__name__)
 
 
@@ -231,10 +233,11 @@ class FilesWriter:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _NO_SPACE:
                 raise
             path = temporary_path(self.files[index])
-            what = f"no space left while writing {path}; {self.files[index].name} was not made. Free some and run again"
+            reason = os.strerror(error.errno or 0)
+            what = f"{reason} while writing {path}: {self.files[index].name} was not made. Make room and run again"
             raise OSError(error.errno, what) from error
 
     # -- checkpoints

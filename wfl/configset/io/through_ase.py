@@ -164,6 +164,7 @@ class DatabaseFile:
         kwargs = {"type": kind, "append": resume, "use_lock_file": False, "serial": True, **write_kwargs}
         self._database = ase.db.connect(str(path), **kwargs)
         self._inside = False
+        self._path = path
 
     def write(self, atoms: Atoms, info: dict[str, Any]) -> None:
         """Append one configuration with this ``info`` instead of its own."""
@@ -184,8 +185,9 @@ class DatabaseFile:
         return -1
 
     def close(self) -> None:
-        """Commit what was written."""
+        """Commit what was written; a database without rows is an empty file."""
         self.flush()
+        self._path.touch()
 
 
 def _with_info(atoms: Atoms, info: dict[str, Any]) -> Atoms:
