@@ -247,30 +247,35 @@ class FilesWriter:
         if self._journal is None:
             self._touched.clear()
             return
-        self._pending = (items, digest, self.auto)
-        now = time.monotonic()
-        if now - self._last_line >= CHECKPOINT_INTERVAL:
+        due = time.monotonic() - self._last_line >= CHECKPOINT_INTERVAL
+        if due:
             self._note(self._touched | set(self._sizes))
+        else:
+            self._note_cheaply()
+        self._pending = (items, digest, self.auto)
+        self._touched.clear()
+        if due:
             self._write_line()
             self._last_line = time.monotonic()
             self._show_life()
-        else:
-            self._note_cheaply()
-        self._touched.clear()
 
     def _note(self, indices: set[int]) -> None:
+        """Make what was written to these files readable and remember how much it is, for all of them or none."""
+        sizes: dict[int, int] = {}
         for index in indices:
             with self._explained(index):
                 size = self._position(index)
             if size is None:
                 self._give_up_journal()
                 return
-            self._sizes[index] = size
+            sizes[index] = size
+        self._sizes.update(sizes)
 
     def _note_cheaply(self) -> None:
         for index in self._touched:
             writer = self._open.get(index)
-            self._sizes[index] = -1 if writer is None else writer.offset
+            size = self._position(index) if writer is None else writer.offset
+            self._sizes[index] = -1 if size is None else size
 
     def _position(self, index: int) -> int | None:
         writer = self._open.get(index)
@@ -304,7 +309,7 @@ class FilesWriter:
             return
         with contextlib.suppress(OSError, ValueError):
             if not self._touched:
-                self._note(set(self._sizes))
+                self._note({index for index, size in self._sizes.items() if size < 0 and index in self._open})
             self._close_files()
             self._write_line()
         self._close_files(quiet=True)

@@ -35,6 +35,7 @@ class Sink:
         self._member: Any = None
         self._pieces: list[bytes] = []
         self._waiting = 0
+        self._broken: OSError | None = None  # part of what was written is lost
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if resume else os.O_TRUNC)
         self._file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
         self._written = os.fstat(self._file).st_size
@@ -57,12 +58,18 @@ class Sink:
 
     def flush(self) -> None:
         """Hand everything to the operating system, except for what an unfinished compressed member holds back."""
+        if self._broken:
+            raise self._broken
         data = memoryview(b"".join(self._pieces))
         self._pieces, self._waiting = [], 0
-        while data:
-            count = os.write(self._file, data)
-            self._written += count
-            data = data[count:]
+        try:
+            while data:
+                count = os.write(self._file, data)
+                self._written += count
+                data = data[count:]
+        except OSError as error:
+            self._broken = error
+            raise
 
     def boundary(self) -> int:
         """Finish the compressed member, hand everything to the operating system, and return the bytes of the file."""
