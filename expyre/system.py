@@ -225,6 +225,7 @@ class System:
         RequestError
             No partition fits; the message says why for each.
         """
+        partial_node = partial_node or self.scheduler.shares_nodes
         partition, found = resources.find_nodes(self.partitions or {}, exact_fit=exact_fit, partial_node=partial_node)
         nodes: dict[str, Any] = dict(found)
         memory = resources.total_mem(found)

@@ -99,6 +99,8 @@ class Scheduler(ABC):
     cancel_command: ClassVar[list[str]] = []
     cores_per_node_command: ClassVar[str] = ""
     """Shell expression for the cores per node that the queue has granted; empty: those asked for."""
+    shares_nodes: ClassVar[bool] = False
+    """Whether a request for cores always gets just these cores, as with ``partial_node=True``."""
     poll_range: ClassVar[tuple[float, float]] = (1.0, 30.0)
     """Shortest and longest sensible time in s between two listings."""
 

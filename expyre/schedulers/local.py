@@ -25,6 +25,7 @@ class Local(Scheduler):
     """
 
     name: ClassVar[str] = "local"
+    shares_nodes: ClassVar[bool] = True
     poll_range: ClassVar[tuple[float, float]] = (0.02, 1.0)
 
     def header(self, sub: Submission) -> list[str]:

@@ -43,7 +43,7 @@ def project(tmp_path, monkeypatch):
 
 
 def start(job, **kwargs):
-    job.start(resources=kwargs.pop("resources", ONE_CORE), system_name="local", partial_node=True, **kwargs)
+    job.start(resources=kwargs.pop("resources", ONE_CORE), system_name="local", **kwargs)
 
 
 def results(job, **kwargs):
@@ -281,7 +281,7 @@ def square(x):
 def test_many_jobs_together(project):
     calls = [Call(f"square_{i}", square, (i,), scope="square") for i in range(30)]
     jobs = create_jobs(calls)
-    start_jobs(jobs, Resources(**ONE_CORE), "local", partial_node=True)
+    start_jobs(jobs, Resources(**ONE_CORE), "local")
     values = {outcome.job.row.name: outcome.result() for outcome in gather.as_completed(jobs, timeout=120, quiet=True)}
     assert values == {f"square_{i}": i * i for i in range(30)}
     renamed = create_jobs([Call(f"renumbered_{i + 7}", square, (i,), scope="square") for i in range(30)])
@@ -296,7 +296,7 @@ def test_identical_calls_of_one_script_stay_separate_jobs(project):
 
 def test_failures_do_not_keep_other_results_back(project):
     jobs = create_jobs([Call("root", math.sqrt, (x,)) for x in (4.0, -1.0, 9.0)])
-    start_jobs(jobs, ONE_CORE, "local", partial_node=True)
+    start_jobs(jobs, ONE_CORE, "local")
     outcomes = {outcome.job.id: outcome for outcome in gather.as_completed(jobs, timeout=60, quiet=True)}
     assert [outcomes[job.id].value for job in jobs] == [2.0, None, 3.0]
     assert isinstance(outcomes[jobs[1].id].error, ValueError)
@@ -309,7 +309,7 @@ def test_a_dry_run_submits_and_stages_nothing(project, monkeypatch, tmp_path):
     monkeypatch.setenv("EXPYRE_DRY_RUN", str(tmp_path / "plan"))
     jobs = create_jobs([Call("known", square, (5,)), Call("new", square, (6,))])
     before = sorted(project.stage_root.iterdir())
-    start_jobs(jobs, ONE_CORE, "local", partial_node=True)
+    start_jobs(jobs, ONE_CORE, "local")
     assert sorted(project.stage_root.iterdir()) == before
     line = (tmp_path / "plan").read_text()
     assert '"hits": 1, "misses": 1' in line
@@ -329,7 +329,7 @@ def slow(path):
     time.sleep(0.5)
     return "done"
 job = ExPyRe("slow", function=slow, args=[sys.argv[1]])
-job.start(resources={"max_time": 60, "num_cores": 1}, system_name="local", partial_node=True)
+job.start(resources={"max_time": 60, "num_cores": 1}, system_name="local")
 print(job.get_results(timeout=60, quiet=True)[0])
 """
 

@@ -1,4 +1,4 @@
-"""The watcher against queues that answer late, wrong or not at all; the answers are scripted, the jobs' files are real."""
+"""The watcher against queues that answer late, wrong or not at all; answers are scripted, jobs' files are real."""
 
 import time
 

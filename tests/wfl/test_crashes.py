@@ -48,7 +48,6 @@ ROUTES = {
         "sys_name": "local",
         "job_name": "work",
         "resources": {"num_cores": 1, "max_time": "5m"},
-        "partial_node": True,
         "num_inputs_per_queued_job": 2,
         "env_vars": ["WFL_NUM_PYTHON_SUBPROCESSES=0"],
     }

@@ -278,3 +278,4 @@ def _public_signature() -> inspect.Signature:
 autoparallelize_docstring(calculate, _run_autopara_wrappable, "Atoms")
 calculate.__signature__ = _public_signature()  # type: ignore[attr-defined]
 calculate.op = _run_autopara_wrappable  # type: ignore[attr-defined]
+_run_autopara_wrappable.__qualname__ = "calculate.op"  # messages name the operation by what users call

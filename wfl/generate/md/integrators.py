@@ -72,9 +72,14 @@ def _velocity_verlet(atoms: Atoms, timestep: float) -> Any:
 def _langevin(atoms: Atoms, options: MDOptions, timestep: float, temperature: float | None, rng: Any) -> Any:
     from ase.md.langevin import Langevin
 
-    friction = 1.0 / _tau(options.temperature_tau)
     return Langevin(
-        atoms, timestep=timestep, temperature_K=temperature, friction=friction, rng=rng, **serial_keywords(Langevin)
+        atoms,
+        timestep=timestep,
+        temperature_K=temperature,
+        friction=1.0 / _tau(options.temperature_tau),
+        fixcm=len(atoms) > 1,  # a single atom is its own centre of mass
+        rng=rng,
+        **serial_keywords(Langevin),
     )
 
 

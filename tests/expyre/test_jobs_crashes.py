@@ -23,7 +23,7 @@ def work(path, i):
     return i * i
 
 jobs = create_jobs([Call(f"work_{i}", work, (sys.argv[1], i), scope="work") for i in range(3)])
-start_jobs(jobs, {"max_time": 60, "num_cores": 1}, "local", partial_node=True)
+start_jobs(jobs, {"max_time": 60, "num_cores": 1}, "local")
 outcomes = list(as_completed(jobs, timeout=60, quiet=True))
 print(sorted(outcome.result() for outcome in outcomes))
 for outcome in outcomes:
