@@ -63,6 +63,9 @@ class PlannedCall:
     note: str = ""
 
 
+ENDS = "(the plan ends here)"
+STOPPED = "(the script stopped)"
+
 _noted: list[PlannedCall] = []
 
 
@@ -91,7 +94,7 @@ def end(why: str) -> NoReturn:
     PlanEnd
         Always.
     """
-    note(PlannedCall(op="(the plan ends here)", route="", note=why))
+    note(PlannedCall(op=ENDS, route="", note=why))
     raise PlanEnd(0)
 
 
@@ -152,7 +155,8 @@ def run_script(argv: Sequence[str]) -> list[PlannedCall]:
     Returns
     -------
     list of PlannedCall
-        If the script ended with an error, the last entry's note says so.
+        If the script ended with an error, the last entry, `ENDS` or `STOPPED`, says so: `ENDS` where the reason may be
+        that earlier calls have given no results.
     """
     with tempfile.TemporaryDirectory(prefix="xpr_plan_") as directory:
         target = Path(directory) / "plan.jsonl"
@@ -167,5 +171,10 @@ def run_script(argv: Sequence[str]) -> list[PlannedCall]:
     calls = [PlannedCall(**{k: v for k, v in json.loads(line).items() if k in names}) for line in lines]
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        calls.append(PlannedCall(op="(the script stopped)", route="", note=last))
+        if any(call.misses or call.route in ("serial", "pool") for call in calls):
+            # it went on with its inputs in place of results, as far as they go
+            why = f"the script needs results that are not there yet ({last})"
+            calls.append(PlannedCall(op=ENDS, route="", note=why))
+        else:
+            calls.append(PlannedCall(op=STOPPED, route="", note=last))
     return calls

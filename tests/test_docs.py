@@ -14,12 +14,11 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_blocks_run(page, tmp_path):
-    home = tmp_path / "home"
-    work = home / "work"
-    work.mkdir(parents=True)
+    work = tmp_path / "project"
+    work.mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("EXPYRE_", "WFL_", "PYTEST_"))}
     env.update(
-        HOME=str(home),
+        HOME=str(work),
         EXPYRE_LOCAL_DIR=str(tmp_path / "queue"),
         PATH=os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]]),
         OMP_NUM_THREADS="1",

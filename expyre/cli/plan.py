@@ -30,7 +30,7 @@ def plan(script: str, arguments: tuple[str, ...], scripts: bool, as_json: bool) 
 
     Options of this command come before SCRIPT.
     """
-    from expyre.plan import run_script
+    from expyre.plan import STOPPED, run_script
 
     if not Path(script).is_file():
         raise RequestError(f"there is no script {script!r}")
@@ -39,7 +39,7 @@ def plan(script: str, arguments: tuple[str, ...], scripts: bool, as_json: bool) 
         echo_json([{**asdict(call), "core_hours": _core_hours(call)} for call in calls])
         return
     click.echo("\n".join(_lines(calls, Screen.current(), scripts)))
-    if any(call.op == "(the script stopped)" for call in calls):
+    if any(call.op == STOPPED for call in calls):
         raise click.exceptions.Exit(1)
 
 
