@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wfl.configset.inputs import ConfigSet
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Item", "iter_items"]
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One input of an operation.
 
     Attributes

@@ -16,14 +16,16 @@ class DoubtfulComment(ValueError):
     """Raised for a comment with constructs that are left to ASE's own parser."""
 
 
-_BARE = r"""[^\s=\\'"{}\[\]]+"""
-_DELIMITED = (
-    r'"([^"\\]*(?:\\.[^"\\]*)*)"'
-    r"|'([^'\\]*(?:\\.[^'\\]*)*)'"
-    r"|\{([^}\\]*(?:\\.[^}\\]*)*)\}"
-    r"|\[([^\]\\]*(?:\\.[^\]\\]*)*)\]"
+_BARE = r"""([^\s=\\'"{}\[\]]+)"""
+_DELIMITED = "|".join(
+    rf"{start}(?!{end})([^{end}\\]*(?:\\.[^{end}\\]*)*){end}"
+    for start, end in (('"', '"'), ("'", "'"), (r"\{", r"\}"), (r"\[", r"\]"))
 )
-_PAIR = re.compile(rf"(?:({_BARE})|{_DELIMITED})(?:\s*=\s*(?:({_BARE})|{_DELIMITED}))?(?:\s+|$)", re.DOTALL)
+# A key, perhaps a value, and what else there may be: one character of something that is left to ASE.
+_PAIR = re.compile(
+    rf"(?:(?:{_BARE}|{_DELIMITED})(?:\s*=\s*(?:{_BARE}|{_DELIMITED}))?(?:\s+|$))|(.)",
+    re.DOTALL,
+)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 _TOKEN = re.compile(r"[^\s,]+")
@@ -36,6 +38,7 @@ _KIND = re.compile(rf"({_INTEGER.pattern})$|({_REAL.pattern})$|([A-HJ-MO-Za-hj-m
 
 _SQUARE = frozenset({"Lattice", "virial", "stress"})
 _BOOLEANS = dict.fromkeys(("T", "true", "True", "TRUE"), True) | dict.fromkeys(("F", "false", "False", "FALSE"), False)
+_UNTYPED = frozenset({"uid"})
 _JSON = "_JSON "
 
 
@@ -49,46 +52,39 @@ def parse_comment(comment: str) -> dict[str, Any]:
     ValueError
         A value is not what its key demands.
     """
-    comment = comment.strip()
     result: dict[str, Any] = {}
-    position, end = 0, len(comment)
-    while position < end:
-        match = _PAIR.match(comment, position)
-        if match is None:
-            raise DoubtfulComment(comment[position : position + 40])
-        position = match.end()
-        groups = match.groups()
+    for groups in _PAIR.findall(comment.strip()):
+        if groups[10]:
+            raise DoubtfulComment(comment)
         key = groups[0] or _delimited(groups[1:5])
         result[key] = _typed(key, groups[5] or _delimited(groups[6:10]))
     return result
 
 
-def _delimited(groups: tuple[str | None, ...]) -> str:
+def _delimited(groups: tuple[str, ...]) -> str:
     """Return the text between quotes or brackets, T if there are none."""
-    text = groups[0]
-    if text is None:
-        text = next((group for group in groups[1:] if group is not None), "T")
-    if not text:
-        raise DoubtfulComment("an empty key or value")
+    text = groups[0] or groups[1] or groups[2] or groups[3] or "T"
     return _ESCAPE.sub(r"\1", text) if "\\" in text else text
 
 
 def _typed(key: str, text: str) -> Any:
     if key in _SQUARE:
-        return _square(_number(text))
-    if len(key) == 3 and key.lower() == "uid":
-        return text
-    if text.startswith(_JSON):
+        return _square(text).copy(order="K")
+    if text[0] == "_" and text.startswith(_JSON) and key.lower() not in _UNTYPED:
         return _from_json(text[len(_JSON) :])
+    if len(key) == 3 and key.lower() in _UNTYPED:
+        return text
     value = _number_or_word(text)
     kind = type(value)
     return value.copy() if kind is np.ndarray or kind is list else value
 
 
-def _square(value: Any) -> np.ndarray[Any, Any]:
+@functools.lru_cache(maxsize=64)  # the cell often stays the same
+def _square(text: str) -> np.ndarray[Any, Any]:
+    value = _number(text)
     if not isinstance(value, np.ndarray) or value.shape != (9,):
         raise ValueError("Lattice, virial and stress need nine numbers")
-    return value.reshape((3, 3), order="F").copy(order="F")
+    return value.reshape(3, 3).T
 
 
 def _from_json(text: str) -> Any:
@@ -103,14 +99,13 @@ def _number_or_word(text: str) -> Any:
     return _word(text) if value is None else value
 
 
-@functools.lru_cache(maxsize=1024)
 def _number(text: str) -> Any:
     """Return the number or array of numbers that a text is, None if it is none."""
     match = _KIND.match(text)
     if match is not None:
         if match.lastindex == 2:
             return np.float64(float(text))
-        return None if match.lastindex == 3 else np.array([text], dtype=int)[0]
+        return None if match.lastindex == 3 else np.int_(int(text))
     if "." in text and _NUMERIC.fullmatch(text):  # not all integers
         try:
             return _unpacked(np.array(list(map(float, text.split()))))

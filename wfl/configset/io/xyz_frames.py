@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chunk", "Frame", "chunks"]
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 
 
 class Frame(NamedTuple):
