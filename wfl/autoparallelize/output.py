@@ -100,6 +100,11 @@ class _SpecSink(Sink):
     def close(self, *, remove: bool) -> None:
         """Put away what is kept beside the output."""
 
+    def abort(self) -> None:
+        """Stop, keeping what is stored for the next run of the same call."""
+        self._output.abort()
+        self.close(remove=False)
+
     def put(self, finished: Done) -> None:
         for path, result in zip(finished.chunk.paths, finished.results, strict=True):
             if result is not None:
@@ -136,6 +141,7 @@ class _FileSink(_SpecSink):
         self._ahead = Ahead(first.with_name(f"tmp.{first.name}.ahead"))
         self._digests = ItemDigests(self._ahead.check)
         self._n = 0
+        self._noted = True
         self._last = 0.0
         self._found = 0
 
@@ -194,6 +200,7 @@ class _FileSink(_SpecSink):
         self._ahead.close(remove=remove)
 
     def put(self, finished: Done) -> None:
+        self._noted = True  # if this fails halfway, there is no number of items that what is stored belongs to
         super().put(finished)
         if not self._journal:
             return
@@ -201,9 +208,16 @@ class _FileSink(_SpecSink):
         self._n += n
         self._digests.advance(n)
         now = time.monotonic()
-        if now - self._last >= _SECONDS_BETWEEN_CHECKPOINTS:
+        self._noted = now - self._last >= _SECONDS_BETWEEN_CHECKPOINTS
+        if self._noted:
             self._output.checkpoint(self._n, self._digests.running())
             self._last = now
+
+    def abort(self) -> None:
+        """Stop, with a note of everything that was stored."""
+        if not self._noted:
+            self._output.checkpoint(self._n, self._digests.running())
+        super().abort()
 
 
 @contextlib.contextmanager
@@ -231,8 +245,7 @@ def open_output(
         try:
             yield sink
         except BaseException:
-            output.abort()
-            sink.close(remove=False)
+            sink.abort()
             raise
         output.close()
         sink.close(remove=True)
