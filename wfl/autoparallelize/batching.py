@@ -114,4 +114,4 @@ class AdaptiveSize:
         each = seconds / max(1, calls)
         self._seconds = each if self._seconds is None else 0.5 * (self._seconds + each)
         fitting = int(_TARGET_SECONDS / max(self._seconds, 1e-9))
-        self.size = max(1, min(fitting, 8 * self.size, _MOST_CALLS))
+        self.size = max(1, min(fitting, 16 * self.size, _MOST_CALLS))

@@ -105,9 +105,9 @@ class Task:
         first: int,
         values: list[Any],
         infos: list[dict[str, Any]] | None,
-        note: Callable[[int], None] | None = None,
+        note: Callable[[int], object] | None = None,
     ) -> list[Any]:
-        """Return one result for each item, calling the operation on ``size`` items at a time.
+        """Return one result for each item (that was worked on), calling the operation on ``size`` items at a time.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class Task:
         values, infos
             The items and, unless None, their information.
         note
-            Told the number of the first item of each call before it is made.
+            Told the number of the first item of each call before it is made; to stop before it, it returns True.
 
         Raises
         ------
@@ -124,30 +124,33 @@ class Task:
             The operation returned another number of results than it got items.
         """
         results: list[Any] = []
-        for start in range(0, len(values), self.size):
-            if note is not None:
-                note(first + start)
-            part = slice(start, start + self.size)
-            results += self._call(first + start, values[part], None if infos is None else infos[part])
+        call, size = self._caller(), self.size
+        for start in range(0, len(values), size):
+            if note is not None and note(first + start):
+                break
+            part = values[start : start + size]
+            try:
+                found = call(part, None if infos is None else infos[start : start + size])
+            except Exception as error:
+                where = describe_items(first + start, len(part))
+                add_note(error, f"raised by {self.name} for {where} of its input")
+                raise
+            if type(found) is not list or len(found) != len(part):
+                found = self._checked(found, first + start, len(part))
+            results += found
         return results
 
-    def _call(self, first: int, values: list[Any], infos: list[dict[str, Any]] | None) -> list[Any]:
-        n = len(values)
-        args, kwargs = self.args, self.kwargs
-        if isinstance(self.iterable_arg, str):
-            kwargs = {**kwargs, self.iterable_arg: values}
-        else:
-            args = (*args[: self.iterable_arg], values, *args[self.iterable_arg :])
-        if infos is not None:
-            kwargs = {**kwargs, PER_ITEM_INFO: infos}
-        try:
-            results = self.op(*args, **kwargs)
-        except Exception as error:
-            add_note(error, f"raised by {self.name} for {describe_items(first, n)} of its input")
-            raise
-        if type(results) is list and len(results) == n:
-            return results
-        return self._checked(results, first, n)
+    def _caller(self) -> Callable[[list[Any], list[dict[str, Any]] | None], Any]:
+        """Return the operation as a function of the items of a call and, unless None, their information."""
+        op, args, kwargs, at = self.op, self.args, self.kwargs, self.iterable_arg
+        if isinstance(at, str):
+            return lambda values, infos: op(*args, **{**kwargs, at: values}, **_named(infos))
+        before, after = args[:at], args[at:]
+        return lambda values, infos: (
+            op(*before, values, *after, **kwargs)
+            if infos is None
+            else op(*before, values, *after, **kwargs, **_named(infos))
+        )
 
     def _checked(self, results: Any, first: int, n: int) -> list[Any]:
         if results is None:
@@ -169,3 +172,7 @@ class Task:
 
 def _is_atoms(value: Any) -> bool:
     return hasattr(value, "get_positions")
+
+
+def _named(infos: list[dict[str, Any]] | None) -> dict[str, Any]:
+    return {} if infos is None else {PER_ITEM_INFO: infos}

@@ -96,7 +96,7 @@ class _Run:
             self.bury(worker)
             return
         batch = worker.outstanding.popleft()
-        ok, seconds = HEADER.unpack_from(message)
+        ok, seconds, _ = HEADER.unpack_from(message)
         if not ok:
             raise wire.load_failure(message[HEADER.size :])
         self.batches.learn(batch, seconds)

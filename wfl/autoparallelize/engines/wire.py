@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 from ..task import Task
 
-__all__ = ["dump_failure", "dump_task", "dump_values", "load", "load_failure"]
+__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure"]
 
 load = pickle.loads
+_UNCHANGEABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
+
+
+def _plainly(value: Any) -> bytes:
+    if "ase.atoms" in sys.modules:
+        from .compact import dumps
+
+        return dumps(value)
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _by_value(value: Any) -> bytes:
@@ -31,7 +41,7 @@ def dump_values(value: Any, *, where: str) -> bytes:
         ``value`` cannot be pickled; the message says of what (``where``).
     """
     try:
-        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        data = _plainly(value)
         if not _uses_main(data):
             return data
     except Exception:
@@ -40,6 +50,26 @@ def dump_values(value: Any, *, where: str) -> bytes:
         return _by_value(value)
     except Exception as error:
         raise TypeError(f"{where} cannot be sent to another process: {error}") from error
+
+
+def copy_values(values: list[Any], *, where: str) -> list[Any]:
+    """Return the items of one call as another process would get them; without pickling where that is possible.
+
+    Raises
+    ------
+    TypeError
+        As for ``dump_values``.
+    """
+    if _UNCHANGEABLE.issuperset(map(type, values)):
+        return values
+    copies = None
+    if "ase.atoms" in sys.modules:
+        from . import compact
+
+        copies = compact.copy_values(values)
+    if copies is None:
+        copies = load(dump_values(values, where=where))
+    return copies
 
 
 def dump_task(task: Task) -> bytes:

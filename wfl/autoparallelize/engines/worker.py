@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,7 +20,7 @@ from . import wire
 
 __all__ = ["HEADER", "IDLE", "main", "serve"]
 
-HEADER = struct.Struct("<?d")  # did it work; seconds that it took
+HEADER = struct.Struct("<?dd")  # did it work; seconds that it took, and those of them in the operation
 IDLE = -1
 _MARK = struct.Struct("<q")
 
@@ -60,15 +63,18 @@ def _die_with_parent(lifeline: int) -> None:
     os._exit(1)
 
 
-def _mark(fd: int, number: int) -> None:
-    """Note the first item in hand where the parent can read it even if this process is killed."""
-    os.pwrite(fd, _MARK.pack(number), 0)
+def make_mark() -> Any:
+    """Return a file in which a worker notes the first item in hand, so that it is known even if it is killed."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 closed with the worker
+    file.write(_MARK.pack(IDLE))
+    file.flush()
+    return file
 
 
 def read_mark(fd: int) -> int:
     """Return the number of the first item that a worker had in hand."""
-    data = os.pread(fd, _MARK.size, 0)
-    return int(_MARK.unpack(data)[0]) if len(data) == _MARK.size else IDLE
+    with mmap.mmap(fd, _MARK.size) as memory:
+        return int(_MARK.unpack(memory)[0])
 
 
 def pin_gpu(gpu: int) -> None:
@@ -95,7 +101,9 @@ def work_alone() -> None:
 class _Worker:
     def __init__(self, conn: Connection, mark: int, task: Task | None) -> None:
         self._conn = conn
-        self._mark_fd = mark
+        self._mark = memoryview(mmap.mmap(mark, _MARK.size)).cast("q")
+        self._note = partial(self._mark.__setitem__, 0)  # no system call: it is called for each item
+        self._seconds = 0.0
         self._task = task
         self._ready = False
         self._receive: dict[str, Callable[[Any], bytes | None]] = {
@@ -118,12 +126,11 @@ class _Worker:
             self._task.initialize()
             self._ready = True
         first, values, infos = wire.load(blob)
+        start = time.perf_counter()
         results = self._task.run(first, values, infos, self._note)
-        _mark(self._mark_fd, IDLE)
+        self._seconds = time.perf_counter() - start
+        self._note(IDLE)
         return wire.dump_values(results, where=f"the results of {self._task.name}")
-
-    def _note(self, number: int) -> None:
-        _mark(self._mark_fd, number)
 
     def loop(self) -> None:
         """Answer every message with items, or with the first error since the last one; until told to stop."""
@@ -136,7 +143,7 @@ class _Worker:
             except BaseException as error:
                 answer = failure = wire.dump_failure(error)
             if kind == "chunks":
-                header = HEADER.pack(failure is None, time.perf_counter() - start)
+                header = HEADER.pack(failure is None, time.perf_counter() - start, self._seconds)
                 self._conn.send_bytes(header + (answer or b""))
 
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from collections import deque
@@ -27,7 +26,7 @@ from typing import Any
 from ..task import Task
 from . import wire
 from .base import number_from_env
-from .worker import kill_tree, read_mark, serve
+from .worker import kill_tree, make_mark, read_mark, serve
 
 __all__ = ["Pool", "WorkerProcess", "borrow_pool", "close_idle_pools", "return_pool", "start_method"]
 
@@ -72,7 +71,7 @@ class WorkerProcess:
         mine, theirs = socket.socketpair()
         self.conn = Connection(mine.detach())
         self._theirs = theirs
-        self._mark = tempfile.TemporaryFile()  # noqa: SIM115 closed with the worker
+        self._mark = make_mark()
         self._lifeline = lifeline
         self._process: Any = None
         _parent_ends.add(self.conn)
