@@ -178,6 +178,8 @@ def test_file_root() -> None:
     assert OutputSpec(["a.xyz"], file_root="d").files == [Path("d/a.xyz")]
     with pytest.raises(ValueError, match="absolute"):
         OutputSpec("/a.xyz", file_root="d")
+    with pytest.raises(ValueError, match=r"more than once: a\.xyz"):
+        OutputSpec(["a.xyz", "b.xyz", "./a.xyz"])
     assert OutputSpec([]).all_written()
 
 
@@ -249,7 +251,7 @@ def test_results_that_cannot_be_stored() -> None:
 
 @pytest.mark.parametrize("name", ["a", "a.cif", "a.traj.gz", "a.vasp"])
 def test_formats_that_cannot_grow_say_so(name: str) -> None:
-    with pytest.raises(UnstreamableFormatError, match=rf"^{name}: .*extxyz"):
+    with pytest.raises(UnstreamableFormatError, match=rf"/{name}: .*extxyz"):
         OutputSpec(name).store(at(1))
 
 
@@ -282,6 +284,17 @@ def test_more_files_than_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
             out.store(at(10 * k + i), f" / {i} / {k}")
     out.close()
     assert seen(out.to_ConfigSet()) == [(f" / {i} / {k}", 10 * k + i) for i in range(8) for k in range(3)]
+
+
+def test_a_change_of_directory_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = OutputSpec(["a.xyz", "b.xyz"])
+    out.store(at(1), " / 0 / 0")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    out.store(at(2), " / 1 / 0")
+    out.close()
+    assert names() == []
+    assert names("..") == ["a.xyz", "b.xyz"]
 
 
 def test_words() -> None:

@@ -59,7 +59,7 @@ class OutputSpec:
     Raises
     ------
     ValueError
-        An absolute file name with `file_root`.
+        An absolute file name with `file_root`, or a file is listed twice.
     """
 
     def __init__(
@@ -339,7 +339,11 @@ def _file_list(files: Name | Iterable[Name] | None, file_root: Name | None) -> l
         return None
     if is_name(files):
         return [under_root(files, file_root)]  # type: ignore[arg-type]
-    return [under_root(name, file_root) for name in files]  # type: ignore[union-attr]
+    paths = [under_root(name, file_root) for name in files]  # type: ignore[union-attr]
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1}) if len(set(paths)) < len(paths) else []
+    if twice:
+        raise ValueError(f"output files are listed more than once: {', '.join(twice)}")
+    return paths
 
 
 def _members(results: Any) -> Iterable[Any]:

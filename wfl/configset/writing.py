@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wfl.configset.io import open_writer
@@ -17,7 +18,6 @@ from wfl.configset.record import CallRecord, differences, sidecar_path, write_si
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from ase.atoms import Atoms
 
@@ -51,7 +51,7 @@ class FilesWriter:
     """
 
     def __init__(self, files: Sequence[Path], write_kwargs: dict[str, Any]) -> None:
-        self.files = list(files)
+        self.files = [Path(os.path.abspath(path)) for path in files]  # scripts and calculators change directories
         self.auto = 0
         self.history: dict[int, str] = {}
         self._write_kwargs = write_kwargs
