@@ -33,7 +33,7 @@ def numbers(configs: Any) -> list[int]:
 
 
 def call(**parts: str) -> CallRecord:
-    return CallRecord("op", {"code": "1", **parts}, {"in.xyz": {"size": 3}})
+    return CallRecord("op", {"function": "1", **parts}, {"file:in.xyz": {"size": 3}})
 
 
 def names() -> list[str]:
@@ -179,14 +179,18 @@ def test_memory_engine() -> None:
 def test_what_differs_from_the_call_that_made_a_file() -> None:
     out = run("a.xyz", 2, record=call(kwarg="5"))
     assert out.finished(call(kwarg="5")) == []
-    lines = out.finished(CallRecord("op2", {"code": "2", "new": "3"}, {"in.xyz": {"size": 4}}))
-    assert len(lines) == 5
-    assert "parts: code was 1, is 2" in lines
-    assert "parts: kwarg is gone" in lines
+    lines = out.finished(CallRecord("op2", {"function": "2", "new": "3"}, {"file:in.xyz": {"size": 4}}))
+    assert lines == [
+        "operation changed: op -> op2",
+        "function changed: 1 -> 2",
+        "kwarg removed: 5",
+        "file in.xyz changed",
+        "new added: 3",
+    ]
     assert OutputSpec("fake.xyz").finished(call()) == []
     time.sleep(0.01)
     Path("a.xyz").write_text("changed by the user")
-    assert OutputSpec("a.xyz").finished(call(code="other")) == []
+    assert OutputSpec("a.xyz").finished(call(function="other")) == []
 
 
 # -- two writers
@@ -230,7 +234,7 @@ import sys, time
 from ase import Atoms
 from wfl.configset import CallRecord, OutputSpec
 out = OutputSpec("a.xyz")
-print("begin", out.begin(CallRecord("op", {"code": "1"}, {"in.xyz": {"size": 3}})), flush=True)
+print("begin", out.begin(CallRecord("op", {"function": "1"}, {"file:in.xyz": {"size": 3}})), flush=True)
 for item in range(10**6):
     out.put(Atoms("Si", info={"n": item}), None)
     out.checkpoint(item + 1, f"digest {item + 1}")
@@ -320,7 +324,7 @@ def replace(source, target):
     real(source, target)
 os.replace = replace
 out = OutputSpec(["a.xyz", "b.xyz"])
-out.begin(CallRecord("op", {"code": "1"}, {"in.xyz": {"size": 3}}))
+out.begin(CallRecord("op", {"function": "1"}, {"file:in.xyz": {"size": 3}}))
 for item in range(6):
     out.put(Atoms("Si", info={"n": item}), (item % 2, item))
     out.checkpoint(item + 1, f"digest {item + 1}")
@@ -347,7 +351,7 @@ from wfl.configset import CallRecord, OutputSpec
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 out = OutputSpec("a.xyz", flush=sys.argv[1] == "flush")
-out.begin(CallRecord("op", {"code": "1"}, {"in.xyz": {"size": 3}}))
+out.begin(CallRecord("op", {"function": "1"}, {"file:in.xyz": {"size": 3}}))
 try:
     for item in range(1000):
         out.put(Atoms("Si", info={"n": item}), None)

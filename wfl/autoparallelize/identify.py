@@ -100,18 +100,43 @@ def call_record(task: Task, inputs: Any, rng: Any = None) -> CallRecord | None:
     try:
         identity = identify(task.op, task.args, dict(task.kwargs))
         parts = {part.path: part.digest for part in identity.parts}
+        summaries = {part.path: part.summary for part in identity.parts}
         if rng is not None:
-            parts["rng"] = digest(rng, path="rng")
+            parts["rng"], summaries["rng"] = digest(rng, path="rng"), type(rng).__name__
     except KeyUnstableError as error:
         _log.info("%s: no record of the call is kept: %s", task.name, error)
         return None
-    return CallRecord(task.name, parts, inputs_record(inputs))
+    return CallRecord(task.name, parts, inputs_record(inputs), summaries)
 
 
 def inputs_record(inputs: Any) -> dict[str, Any]:
-    """Return what can be said about inputs without consuming or parsing them: the content of their files."""
-    files = _files_of(inputs)
-    return {str(path): _file_digest(path) for path in files}
+    """Return what can be said about inputs without consuming them: the content of their files, or of what they hold."""
+    if files := _files_of(inputs):
+        return {f"file:{path}": _file_digest(path) for path in files}
+    held = _held_in_memory(inputs)
+    return {} if held is None else {"inputs in memory": held}
+
+
+def _held_in_memory(inputs: Any) -> str | None:
+    """Return a digest of inputs in memory; None if they can be read only once or have no stable value."""
+    from expyre.errors import KeyUnstableError
+    from expyre.identity import digest
+
+    values = getattr(inputs, "items", inputs)
+    if not isinstance(values, (list, tuple, range)) or any(hasattr(value, "_in_memory") for value in values):
+        return None
+    try:
+        return digest(_without_locations(values), path="inputs")
+    except KeyUnstableError:
+        return None
+
+
+def _without_locations(value: Any) -> Any:
+    from wfl.configset.locations import without_location
+
+    if isinstance(value, (list, tuple)):
+        return [_without_locations(one) for one in value]
+    return without_location(value) if hasattr(value, "get_positions") else value
 
 
 def _files_of(inputs: Any) -> list[Path]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from expyre.identity import Identity
 
 __all__ = ["CallRecord", "differences", "read_sidecar", "sidecar_path", "write_sidecar"]
 
@@ -24,11 +27,14 @@ class CallRecord:
     inputs
         What is known about the inputs: size, time and digest of files, or a digest of what is in memory. Anything
         that JSON can hold.
+    summaries
+        Some readable characters on each of the parts, for messages; they do not tell calls apart.
     """
 
     name: str
     parts: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as it comes back from JSON."""
@@ -38,32 +44,30 @@ class CallRecord:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CallRecord:
         """Return the record of such a dict."""
-        return cls(str(data.get("name", "")), dict(data.get("parts", {})), dict(data.get("inputs", {})))
+        parts, inputs, summaries = (dict(data.get(name, {})) for name in ("parts", "inputs", "summaries"))
+        return cls(str(data.get("name", "")), parts, inputs, summaries)
+
+    def as_identity(self) -> Identity:
+        """Return what the call was made of, in the form in which calls are compared and their differences named."""
+        from expyre.identity import Identity, Part
+
+        name = Part("operation", self.name, self.name)
+        parts = [Part(path, digest, self.summaries.get(path, digest)) for path, digest in self.parts.items()]
+        inputs = [Part(path, json.dumps(known, sort_keys=True), "") for path, known in self.to_dict()["inputs"].items()]
+        all_parts = (name, *parts, *inputs)
+        return Identity(json.dumps([(part.path, part.digest) for part in all_parts]), all_parts)
 
 
 def differences(old: CallRecord, new: CallRecord) -> list[str]:
-    """Return one line per thing in which two calls differ, an empty list if they are the same."""
-    before, after = old.to_dict(), new.to_dict()
-    lines = [] if before["name"] == after["name"] else [f"operation: was {before['name']}, is {after['name']}"]
-    for what in ("parts", "inputs"):
-        for key in dict.fromkeys((*before[what], *after[what])):
-            lines.extend(_difference(f"{what}: {key}", before[what], after[what], key))
-    return lines
+    """Return one line per thing in which two calls differ, an empty list if they are the same.
 
+    Inputs of which nothing is known, on either side, are no difference.
+    """
+    from expyre.identity import differences as differing_parts
 
-def _difference(label: str, before: dict[str, Any], after: dict[str, Any], key: str) -> list[str]:
-    if key not in before:
-        return [f"{label} is new"]
-    if key not in after:
-        return [f"{label} is gone"]
-    if before[key] != after[key]:
-        return [f"{label} was {_short(before[key])}, is {_short(after[key])}"]
-    return []
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if not old.inputs or not new.inputs:
+        old, new = replace(old, inputs={}), replace(new, inputs={})
+    return differing_parts(old.as_identity(), new.as_identity())
 
 
 def sidecar_path(path: Path) -> Path:
