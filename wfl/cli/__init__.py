@@ -1,0 +1,1 @@
+"""The command ``wfl``: operations over files of configurations from the shell."""

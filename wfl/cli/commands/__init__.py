@@ -1,0 +1,1 @@
+"""One module for each command of ``wfl``; they import what they need when they are called."""
