@@ -1,5 +1,6 @@
 # make demo    set up and run the main job on the embedded local system
 # make test    set up and run the tests; PYTEST_ARGS adds options (--runslow, --runremote, -k …)
+# make test-mpi  the tests that run under mpiexec
 # make lint    style and types
 # make docs    the documentation, warnings are errors
 # make bench   the benchmarks, ratios against the alternatives in the same run
@@ -7,7 +8,7 @@
 PYTHON_IN_VENV = .venv/bin/python
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test test-mpi lint docs bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -18,7 +19,12 @@ demo:
 
 test:
 	@tools/bootstrap.sh test
+	@tools/packages.sh rsync
 	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-mpi:
+	@tools/bootstrap.sh test
+	WFL_MPIPOOL=2 .venv/bin/mpiexec -n 2 $(PYTHON_IN_VENV) -m pytest -q --with-mpi -m mpi tests/wfl/test_mpi.py
 
 lint:
 	@tools/bootstrap.sh test,lint

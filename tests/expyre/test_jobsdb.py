@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expyre import states
+from expyre import owners, states
 from expyre.errors import JobNotFoundError
-from expyre.jobsdb import Change, JobsDB, NewJob, filters, owners
+from expyre.jobsdb import Change, JobsDB, NewJob, filters
 from expyre.owners import owner_alive, owner_token
 
 NASTY = [

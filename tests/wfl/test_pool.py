@@ -255,6 +255,7 @@ def send_signal():
         time.sleep(0.02)
     os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 threading.Thread(target=send_signal).start()
 os.environ["WFL_POOL_START"] = os.environ["START"]
 try:
