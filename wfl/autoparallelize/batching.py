@@ -53,16 +53,31 @@ class Chunks:
         Number of the first of them over the whole input.
     keeper
         Has results from an interrupted run, and takes those that have to wait in this one.
+    own_values
+        Whether nobody else has the items, so that they may be changed.
     """
 
     def __init__(
-        self, items: Iterator[_Item], size: int, source: InfoSource, first: int = 0, keeper: Keeper | None = None
+        self,
+        items: Iterator[_Item],
+        size: int,
+        source: InfoSource,
+        first: int = 0,
+        keeper: Keeper | None = None,
+        *,
+        own_values: bool = False,
     ) -> None:
         self._items = items
         self.size = size
         self._source = source
         self.position = first
         self.keeper = keeper
+        self.own_values = own_values
+
+    @property
+    def own_infos(self) -> bool:
+        """Whether the information of the items is made here, not the caller's."""
+        return not self._source.given
 
     def take(self, calls: int = 1) -> Chunk | None:
         """Return the items of the next so many calls of the operation, None if there is no item.

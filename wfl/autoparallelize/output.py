@@ -44,6 +44,11 @@ class Sink:
     def __init__(self, inputs: Iterable[Any]) -> None:
         self._inputs = inputs
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the items are read from files, so that nobody else has them."""
+        return getattr(self._inputs, "_files", None) is not None
+
     def items(self, source: InfoSource) -> Iterator[Any]:
         """Yield the items that are still to be worked on."""
         from wfl.configset import iter_items

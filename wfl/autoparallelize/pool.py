@@ -91,7 +91,9 @@ def do_in_pool(
     source = InfoSource(takes_per_item_info(op), rng, infos)
     with open_output(outputspec, task, iterable if iterable is not None else (), rng) as sink:
         items = sink.items(source)
-        chunks = Chunks(items, num_inputs_per_python_subprocess, source, sink.done, sink.keeper)
+        chunks = Chunks(
+            items, num_inputs_per_python_subprocess, source, sink.done, sink.keeper, own_values=sink.reads_files
+        )
         with contextlib.closing(engine.run(task, chunks)) as finished:  # type: ignore[type-var]
             _store(finished, sink)
     return sink.value()

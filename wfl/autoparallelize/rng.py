@@ -50,6 +50,11 @@ class InfoSource:
         self._given = given
         self._next = 0
 
+    @property
+    def given(self) -> bool:
+        """Whether the information is the caller's."""
+        return self._given is not None
+
     def take(self, n: int) -> list[dict[str, Any]] | None:
         """Return the information of the next ``n`` items, None if the operation does not take it."""
         if not self.wanted:

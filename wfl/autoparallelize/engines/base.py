@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..batching import Chunks
 from ..task import Chunk, Task
 
-__all__ = ["Done", "Engine", "WorkerDied", "choose_engine", "number_from_env"]
+__all__ = ["Done", "Engine", "WorkerDied", "choose_engine", "number_from_env", "number_of_cores"]
 
 
 @dataclass
@@ -55,6 +55,14 @@ def number_from_env(*names: str) -> int | None:
     return None
 
 
+def number_of_cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not everywhere
+        return os.cpu_count() or 1
+
+
 def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> Engine:
     """Return the engine for a number of worker processes (None: from the environment) and an executor (or None).
 
@@ -68,6 +76,8 @@ def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> 
 
         return ExecutorEngine(executor)
     n = num_python_subprocesses
+    if n is None and _inside_operation():
+        return SerialEngine()
     if n is None:
         n = number_from_env("WFL_NUM_PYTHON_SUBPROCESSES", "WFL_AUTOPARA_NPOOL")
     if _executor_may_be_shared():
@@ -87,3 +97,9 @@ def _executor_may_be_shared() -> bool:
     from .. import mpipool_support
 
     return mpipool_support.wfl_mpipool is not None or bool(os.environ.get("WFL_EXECUTOR", "").strip())
+
+
+def _inside_operation() -> bool:
+    from .here import inside_operation
+
+    return inside_operation.get()

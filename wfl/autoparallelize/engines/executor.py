@@ -145,7 +145,7 @@ class _Run:
         ok, seconds, data = answer
         if not ok:
             raise wire.load_failure(data)
-        self.batches.learn(batch, seconds)
+        self.batches.learn(len(batch.chunk.paths), seconds)
         self.order.add(batch, data, seconds)
 
     def broken(self, batches: list[Batch]) -> WorkerDied:

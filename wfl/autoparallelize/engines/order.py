@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from ..batching import AdaptiveSize, Chunks, Keeper
 from ..task import Chunk
 from . import wire
 from .base import Done
+from .costs import Costs
+from .here import copy_calls
 
 __all__ = ["Batch", "Batches", "InOrder"]
 
@@ -26,14 +30,21 @@ class Batch:
         The chunk, without its items.
     data
         Its items and their information.
+    parent
+        Seconds of CPU time that this process has spent on it.
+    op, pickles
+        Seconds that it took in the operation, and of CPU time for pickles in the worker.
     """
 
     def __init__(self, chunk: Chunk, name: str) -> None:
+        start = time.thread_time()
         self.chunk = chunk
+        self.op = self.pickles = 0.0
         self.data = wire.dump_values(
             (chunk.first, chunk.values, chunk.infos), where=f"{chunk.items} of the input of {name}"
         )
         chunk.values, chunk.infos = [], None
+        self.parent = time.thread_time() - start
 
     def split(self, size: int, name: str) -> list[Batch]:
         """Return a batch for each call of the operation, with ``size`` items."""
@@ -48,7 +59,8 @@ class Batch:
 class InOrder:
     """Puts the results of batches, and failed chunks, in the order of the chunks."""
 
-    def __init__(self, first: int = 0, keeper: Keeper | None = None) -> None:
+    def __init__(self, first: int = 0, keeper: Keeper | None = None, costs: Costs | None = None) -> None:
+        self._costs = costs
         self._keeper = keeper
         self._finished: dict[int, tuple[Batch, bytes] | Done] = {}
         self._bytes = 0
@@ -76,9 +88,17 @@ class InOrder:
             if not isinstance(entry, Done):
                 batch, data = entry
                 self._bytes -= len(data)
-                entry = Done(batch.chunk, wire.load(data))
+                entry = Done(batch.chunk, self._load(batch, data))
             self._next += len(entry.chunk.paths)
             yield entry
+
+    def _load(self, batch: Batch, data: bytes) -> list[Any]:
+        start = time.thread_time()
+        results: list[Any] = wire.load(data)
+        if self._costs is not None:
+            parent = batch.parent + time.thread_time() - start
+            self._costs.learn_there(len(batch.chunk.paths), parent, batch.op, batch.pickles)
+        return results
 
 
 class Batches:
@@ -96,16 +116,27 @@ class Batches:
         """Items per call of the operation."""
         return self._chunks.size
 
-    def learn(self, batch: Batch, seconds: float) -> None:
-        """Take in how long a batch took."""
-        self._size.learn(-(-len(batch.chunk.paths) // self._chunks.size), seconds)
+    def learn(self, n: int, seconds: float) -> None:
+        """Take in how long a batch, or chunk, of ``n`` items took."""
+        self._size.learn(-(-n // self._chunks.size), seconds)
 
     def take(self, room: bool) -> Batch | None:
         """Return a batch that was put back, else a new one if there is room; None if there is none."""
         if self.put_back:
             return self.put_back.pop(0)
-        while room and (chunk := self._chunks.take(self._size.size)) is not None:
+        while room and (chunk := self.take_chunk()) is not None:
             if chunk.results is None:
-                return Batch(chunk, self._name)
+                return self.pack(chunk)
             self._order.add_done(Done(chunk, chunk.results))
         return None
+
+    def take_chunk(self) -> Chunk | None:
+        """Return the next items, not pickled; None if there are none."""
+        return self._chunks.take(self._size.size)
+
+    def pack(self, chunk: Chunk) -> Batch:
+        """Pickle a chunk; an item that is in two calls arrives as two, as if the calls were sent one by one."""
+        values = chunk.values
+        if len(values) > self._chunks.size and len(set(map(id, values))) < len(values):
+            chunk.values = copy_calls(values, self._chunks.size, where=f"{chunk.items} of the input of {self._name}")
+        return Batch(chunk, self._name)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 
 from ..batching import Chunks
-from ..task import Task
+from ..task import Chunk, Task
 from . import wire
-from .base import Done, WorkerDied
+from .base import Done, WorkerDied, number_from_env, number_of_cores
+from .costs import Costs
+from .here import Here
 from .order import Batches, InOrder
 from .worker import HEADER
 from .workers import Pool, WorkerProcess, borrow_pool, return_pool
@@ -17,6 +19,7 @@ __all__ = ["ProcessEngine"]
 
 # A message this small always fits into an idle socket's buffer, so sending it to a busy worker cannot block.
 _SMALL_MESSAGE = 32 * 1024
+_LARGE_TASK = 16 * 1024**2  # bytes of a pickled task that is not copied just to avoid shipping items
 
 
 class ProcessEngine:
@@ -24,6 +27,11 @@ class ProcessEngine:
 
     The operation and its arguments go to each worker once, tiny chunks travel together, results wait as pickles and
     only up to a bound. A worker that is killed costs the chunk it had in hand, nothing else.
+
+    Where sending items to and fro takes longer than working on them, so that no number of workers would help, the
+    next ones are worked on in this process, as copies, until they get more expensive. Order, errors, random numbers
+    and what is kept for a next run are the same. This is decided after 64 items at least, never if there is an
+    initializer or if workers have GPUs; ``WFL_POOL_ADAPTIVE=0`` forbids it.
     """
 
     def __init__(self, n: int) -> None:
@@ -32,7 +40,7 @@ class ProcessEngine:
 
     def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield the chunks in order; see ``Engine``."""
-        run = _Run(task, chunks)
+        run = _Run(task, chunks, self.n)
         if not run.batches.put_back:
             yield from run.order.ready()
             return
@@ -50,15 +58,28 @@ class _Run:
 
     pool: Pool
 
-    def __init__(self, task: Task, chunks: Chunks) -> None:
+    def __init__(self, task: Task, chunks: Chunks, workers: int) -> None:
         self.name = task.name
-        self.order = InOrder(chunks.position, chunks.keeper)
+        self.task = task
+        self.own = {"own_values": chunks.own_values, "own_infos": chunks.own_infos}
+        self.ended = False
+        self._here: Here | None = None
+        self.costs = Costs(workers, number_of_cores(), allowed=_may_work_here(task))
+        self.order = InOrder(chunks.position, chunks.keeper, self.costs)
         self.batches = Batches(task.name, chunks, self.order)
         first = self.batches.take(True)
         self.batches.put_back = [] if first is None else [first]
 
     def results(self, pool: Pool) -> Iterator[Done]:
         self.pool = pool
+        while True:
+            yield from self.there()
+            if not self.costs.here or self.ended:
+                return
+            yield from self.here()
+
+    def there(self) -> Iterator[Done]:
+        """Let the workers work until there is no more input, or until this process had better do it itself."""
         while True:
             self.feed()
             busy = {worker.conn: worker for worker in self.pool.workers if worker.outstanding}
@@ -70,6 +91,41 @@ class _Run:
             self.feed()
             yield from self.order.ready()
 
+    def here(self) -> Iterator[Done]:
+        """Work in this process until there is no more input, or until the workers had better do it."""
+        here = self.stand_in()
+        while here is not None and self.costs.here:
+            chunk = self.batches.take_chunk()
+            if chunk is None:
+                self.ended = True
+                return
+            done, rest = (Done(chunk, chunk.results), None) if chunk.results is not None else self.work(here, chunk)
+            self.order.add_done(done)
+            yield from self.order.ready()
+            if rest is not None:
+                self.batches.put_back.append(self.batches.pack(rest))
+                self.costs.go_back()
+
+    def work(self, here: Here, chunk: Chunk) -> tuple[Done, Chunk | None]:
+        done, rest = here.work(chunk)
+        n = len(done.results)
+        self.batches.learn(n, here.copying + here.seconds)
+        self.costs.learn_here(n, here.copying, here.seconds)
+        return done, rest
+
+    def stand_in(self) -> Here | None:
+        """Return what works here in place of a worker, None if the operation cannot, or can hardly, be copied."""
+        if self._here is None:
+            try:
+                blob = wire.dump_task(self.task)
+            except TypeError:  # forked workers need no pickle of it
+                blob = None
+            if blob is None or len(blob) > _LARGE_TASK:
+                self.costs.forbid()
+                return None
+            self._here = Here(blob, **self.own)
+        return self._here
+
     def feed(self) -> None:
         """Give every idle worker a batch, and every busy one a small one in advance."""
         for backlog in (0, 1):
@@ -78,7 +134,7 @@ class _Run:
                     return
 
     def give(self, worker: WorkerProcess) -> bool:
-        batch = self.batches.take(not self.order.full)
+        batch = self.batches.take(not self.order.full and not self.costs.here)
         if batch is None:
             return False
         if worker.outstanding and len(batch.data) > _SMALL_MESSAGE:
@@ -96,10 +152,10 @@ class _Run:
             self.bury(worker)
             return
         batch = worker.outstanding.popleft()
-        ok, seconds, _ = HEADER.unpack_from(message)
+        ok, seconds, batch.op, batch.pickles = HEADER.unpack_from(message)
         if not ok:
             raise wire.load_failure(message[HEADER.size :])
-        self.batches.learn(batch, seconds)
+        self.batches.learn(len(batch.chunk.paths), seconds)
         self.order.add(batch, message[HEADER.size :], seconds)
 
     def bury(self, worker: WorkerProcess) -> None:
@@ -117,3 +173,8 @@ class _Run:
         error = WorkerDied(f"the worker process that ran {self.name} for {guilty.chunk.items} of its input {reason}")
         self.order.add_done(Done(guilty.chunk, [], error))
         self.pool.replace(worker)
+
+
+def _may_work_here(task: Task) -> bool:
+    wanted = number_from_env("WFL_POOL_ADAPTIVE") != 0
+    return wanted and task.initializer[0] is None and not number_from_env("WFL_TORCH_N_GPUS")

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import pickle
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ..task import Task
 
-__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure"]
+__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure", "no_collection"]
 
-load = pickle.loads
 _UNCHANGEABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_MANY_BYTES = 16 * 1024
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Make many objects without a search for garbage every thousand of them, which takes as long as they do."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def load(data: bytes) -> Any:
+    """Return what was pickled."""
+    if len(data) < _MANY_BYTES:
+        return pickle.loads(data)
+    with no_collection():
+        return pickle.loads(data)
 
 
 def _plainly(value: Any) -> bytes:

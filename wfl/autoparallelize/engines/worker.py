@@ -20,7 +20,7 @@ from . import wire
 
 __all__ = ["HEADER", "IDLE", "main", "serve"]
 
-HEADER = struct.Struct("<?dd")  # did it work; seconds that it took, and those of them in the operation
+HEADER = struct.Struct("<?ddd")  # did it work; seconds: that it took, in the operation, of CPU time for pickles
 IDLE = -1
 _MARK = struct.Struct("<q")
 
@@ -103,7 +103,7 @@ class _Worker:
         self._conn = conn
         self._mark = memoryview(mmap.mmap(mark, _MARK.size)).cast("q")
         self._note = partial(self._mark.__setitem__, 0)  # no system call: it is called for each item
-        self._seconds = 0.0
+        self._op = self._pickles = 0.0
         self._task = task
         self._ready = False
         self._receive: dict[str, Callable[[Any], bytes | None]] = {
@@ -125,12 +125,16 @@ class _Worker:
         if not self._ready:
             self._task.initialize()
             self._ready = True
+        begin = time.thread_time()
         first, values, infos = wire.load(blob)
-        start = time.perf_counter()
+        loaded, start = time.thread_time(), time.perf_counter()
         results = self._task.run(first, values, infos, self._note)
-        self._seconds = time.perf_counter() - start
+        self._op = time.perf_counter() - start
+        done = time.thread_time()
         self._note(IDLE)
-        return wire.dump_values(results, where=f"the results of {self._task.name}")
+        data = wire.dump_values(results, where=f"the results of {self._task.name}")
+        self._pickles = loaded - begin + time.thread_time() - done
+        return data
 
     def loop(self) -> None:
         """Answer every message with items, or with the first error since the last one; until told to stop."""
@@ -143,7 +147,7 @@ class _Worker:
             except BaseException as error:
                 answer = failure = wire.dump_failure(error)
             if kind == "chunks":
-                header = HEADER.pack(failure is None, time.perf_counter() - start, self._seconds)
+                header = HEADER.pack(failure is None, time.perf_counter() - start, self._op, self._pickles)
                 self._conn.send_bytes(header + (answer or b""))
 
 
