@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from ase.atoms import Atoms
 
+from expyre.errors import ExPyReJobDiedError, TimedOut
 from wfl.autoparallelize import AutoparaInfo, RemoteInfo, autoparallelized
 from wfl.autoparallelize.base import take_apart
 from wfl.autoparallelize.output import Sink
@@ -161,3 +162,41 @@ def test_dry_run(project, monkeypatch, tmp_path):
     plan = [json.loads(line) for line in (tmp_path / "plan").read_text().splitlines()]
     assert [(call["route"], call["jobs"], call["misses"]) for call in plan] == [("local", 2, 2), ("pool", 0, 0)]
     assert not (tmp_path / "out.xyz").exists()
+
+
+@autoparallelized()
+def nap(atoms, seconds, log):
+    """Sleep; note each configuration in a file once that is over."""
+    import time
+
+    time.sleep(seconds)
+    with open(log, "a") as f:
+        f.write("x")
+    return atoms
+
+
+def nap_remotely(log, **more):
+    info = remote_info(job_name="nap", **more)
+    return list(nap(configs(2), OutputSpec(), 3, str(log), autopara_info={"remote_info": info}))
+
+
+def test_killed_jobs_are_resubmitted_when_asked(project, tmp_path):
+    short = {"num_cores": 1, "max_time": "1s"}
+    with pytest.raises(TimedOut):
+        nap_remotely(tmp_path / "log", resources=short)
+    with pytest.raises(ExPyReJobDiedError):
+        nap_remotely(tmp_path / "log", resources=short)
+    assert [row.remote_status for row in project.project().record.query()] == ["timeout"]
+    with pytest.raises(TimedOut):
+        nap_remotely(tmp_path / "log", resources=short, resubmit_killed_jobs=True)
+    assert len(nap_remotely(tmp_path / "log", resubmit_killed_jobs=True)) == 2
+    assert (tmp_path / "log").read_text() == "xx"
+
+
+def test_a_policy_tries_again_with_more(project, tmp_path):
+    retry = {"max_retries": 1, "on": ["TimedOut"], "time_factor": 60}
+    resources = {"num_cores": 1, "max_time": "1s"}
+    assert len(nap_remotely(tmp_path / "log", resources=resources, retry=retry)) == 2
+    [row] = project.project().record.query()
+    assert (row.tries, row.resources_dict["max_time"]) == (1, 60)
+    assert (tmp_path / "log").read_text() == "xx"
