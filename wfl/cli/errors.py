@@ -17,7 +17,7 @@ import click
 
 from expyre.errors import ExPyReError, PlanEnd
 
-__all__ = ["check_names", "explained", "message_of", "nearest", "quiet"]
+__all__ = ["check_names", "explained", "message_of", "nearest", "noting", "quiet"]
 
 _PACKAGES = tuple(f"{Path(__file__).resolve().parents[2] / name}{os.sep}" for name in ("wfl", "expyre"))
 _HINT = "(EXPYRE_TRACEBACK=1 in the environment shows where this arose)"
@@ -34,6 +34,18 @@ def explained() -> Iterator[None]:
         if os.environ.get("EXPYRE_TRACEBACK"):
             raise
         raise click.ClickException(message_of(exc)) from exc
+
+
+@contextmanager
+def noting(text: str) -> Iterator[None]:
+    """Let errors of what is run inside say more."""
+    try:
+        yield
+    except Exception as exc:
+        from wfl.autoparallelize.task import add_note
+
+        add_note(exc, text)
+        raise
 
 
 def message_of(exc: BaseException) -> str:

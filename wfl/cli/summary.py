@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from expyre.cli.text import clean
+from wfl.cli.errors import noting
 
 if TYPE_CHECKING:
     from ase.atoms import Atoms
@@ -166,6 +167,7 @@ def summarise(name: str, configs: ConfigSet) -> Summary:
     from wfl.configset import iter_items
 
     summary = Summary(name)
-    for item in iter_items(configs):
-        summary.add(item.value, len(item.path or ()))
+    with noting(f"while reading {clean(name)}"):
+        for item in iter_items(configs):
+            summary.add(item.value, len(item.path or ()))
     return summary

@@ -57,6 +57,7 @@ def convert(
 
     One configuration is in memory at a time.
     """
+    from wfl.cli.errors import noting
     from wfl.configset import ConfigSet
 
     _check_formats(input_format, output_format)
@@ -66,9 +67,17 @@ def convert(
     if input_format is not None:
         inputs = ConfigSet(inputs, read_kwargs={"format": input_format})
     if index is not None:
-        inputs = inputs[index]
-    number = _write(inputs, _with_format(outputs, output_format), flat)
+        inputs = _selected(inputs, index)
+    with noting(f"while converting {inputs}".rstrip()):
+        number = _write(inputs, _with_format(outputs, output_format), flat)
     click.echo(f"{_name(outputs)}: {number} configuration{'' if number == 1 else 's'}")
+
+
+def _selected(inputs: ConfigSet, index: slice) -> ConfigSet:
+    number = len(inputs)
+    if number and not range(number)[index]:
+        raise click.UsageError(f"--index selects nothing: there are {number} configurations, counted from 0")
+    return inputs[index]
 
 
 def _name(outputs: OutputSpec) -> str:
@@ -111,7 +120,7 @@ def _write(inputs: ConfigSet, outputs: OutputSpec, flat: bool) -> int:
         lost.update(atoms.arrays.keys() - _ARRAYS_OF_TRAJ)
     outputs.close()
     if lost and _kind(outputs) == "traj":
-        text = f"the format traj has no place for the arrays {', '.join(sorted(lost))}; extended XYZ and databases have"
+        text = f"the format traj has no place for the arrays {', '.join(sorted(lost))}; .xyz and .db keep them"
         click.echo(f"Warning: {text}", err=True)
     return number
 
