@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from expyre.cli.text import clean
@@ -81,7 +82,7 @@ class Summary:
         self.min_atoms = n if self.min_atoms is None else min(n, self.min_atoms)
         self.max_atoms = n if self.max_atoms is None else max(n, self.max_atoms)
         self.levels = max(depth, self.levels)
-        self._add_formula(atoms.get_chemical_formula(empirical=False))
+        self._add_formula(formula_of(atoms))
         self.periodicity["".join("T" if flag else "F" for flag in atoms.pbc)] += 1
         for key, value in atoms.info.items():
             if key != _LOCATION:
@@ -138,6 +139,21 @@ class Summary:
 _PER_ATOM = frozenset({"forces", "energies", "stresses", "charges", "magmoms"})
 
 
+def formula_of(atoms: Atoms) -> str:
+    """Return the formula in Hill's order."""
+    import numpy as np
+
+    return _formula(tuple(np.bincount(atoms.numbers).tolist()))
+
+
+@lru_cache(maxsize=4096)
+def _formula(counts: tuple[int, ...]) -> str:
+    from ase.data import chemical_symbols
+    from ase.formula import Formula
+
+    return Formula.from_dict({chemical_symbols[z]: n for z, n in enumerate(counts) if n}).format("hill")
+
+
 def _counted(pairs: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in pairs)
 
@@ -147,7 +163,7 @@ def type_of(value: Any, *, per_atom: bool = False) -> str:
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         return type(value).__name__
-    kind = _KINDS.get(dtype.kind, str(dtype))
+    kind = _KINDS.get(dtype.kind) or str(dtype)
     shape = [str(length) for length in value.shape]
     if per_atom and shape:
         shape[0] = "n"
