@@ -444,3 +444,28 @@ def test_import_is_light():
         "'expyre.func', 'expyre.config', 'mpi4py'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_the_caller_passed_in_is_not_changed(processes):
+    from ase.calculators.emt import EMT
+
+    plain, calculated = Atoms("Cu"), Atoms("Cu")
+    calculated.calc = EMT()
+    nested = ConfigSet([[plain, calculated], [plain]])
+
+    def spoil(atoms):
+        for at in atoms:
+            at.info["spoiled"] = True
+            at.positions += 1.0
+        return atoms
+
+    results = autoparallelize(spoil, nested, OutputSpec(), autopara_info={"num_python_subprocesses": processes})
+    assert [at.info["spoiled"] for at in results] == [True] * 3
+    assert not plain.info
+    assert not calculated.info
+    assert (plain.positions == 0.0).all()
+    groups = autoparallelize(lambda sets: [spoil(list(s)) for s in sets], nested.groups(), OutputSpec(),
+                             autopara_info={"num_python_subprocesses": processes})
+    assert len(list(groups)) == 3
+    assert "spoiled" not in plain.info

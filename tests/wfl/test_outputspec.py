@@ -300,3 +300,13 @@ def test_a_change_of_directory_does_not_matter(monkeypatch: pytest.MonkeyPatch) 
 def test_words() -> None:
     assert str(OutputSpec()) == "OutputSpec to memory"
     assert str(OutputSpec([f"{i}.xyz" for i in range(5)])) == "OutputSpec to 0.xyz, 1.xyz, 2.xyz and 2 more"
+
+
+@pytest.mark.parametrize("suffix", [".db", ".json", ".traj", ".xyz"])
+def test_numbers_of_numpy_in_info(suffix: str) -> None:
+    at = Atoms("H", info={"n": np.int64(3), "x": np.float64(0.5), "yes": np.bool_(True)})
+    out = OutputSpec(f"a{suffix}")
+    out.store(at)
+    out.close()
+    [found] = out.to_ConfigSet()
+    assert {name: found.info[name] for name in at.info} == {"n": 3, "x": 0.5, "yes": True}

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from ..batching import Chunks
 from ..task import Task
 from .base import Done
+from .copies import own_copies
 
 __all__ = ["SerialEngine"]
 
 
 class SerialEngine:
-    """Calls the operation here, chunk by chunk; items of lists are handed over as they are."""
+    """Calls the operation here, chunk by chunk, on copies of the caller's configurations as workers would."""
 
     def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield each chunk as it has been worked on; see ``Engine``."""
@@ -21,4 +22,5 @@ class SerialEngine:
             if chunk.results is not None:
                 yield Done(chunk, chunk.results)
                 continue
-            yield Done(chunk, task.run(chunk.first, chunk.values, chunk.infos))
+            values = chunk.values if chunks.own_values else own_copies(chunk.values)
+            yield Done(chunk, task.run(chunk.first, values, chunk.infos))

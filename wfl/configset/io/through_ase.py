@@ -172,7 +172,8 @@ class DatabaseFile:
             self._database.__enter__()
             self._inside = True
         arrays = {name: array for name, array in atoms.arrays.items() if name not in _ROW_ARRAYS}
-        self._database.write(_with_info(atoms, {}), data={_INFO: info, _ARRAYS: arrays})
+        plain = {name: value.item() if _is_scalar(value) else value for name, value in info.items()}
+        self._database.write(_with_info(atoms, {}), data={_INFO: plain, _ARRAYS: arrays})
 
     def flush(self) -> None:
         """Commit what was written."""
@@ -188,6 +189,11 @@ class DatabaseFile:
         """Commit what was written; a database without rows is an empty file."""
         self.flush()
         self._path.touch()
+
+
+def _is_scalar(value: Any) -> bool:
+    """Tell whether a value is a number of numpy's, which databases do not take."""
+    return getattr(value, "shape", None) == () and hasattr(value, "item")
 
 
 def _with_info(atoms: Atoms, info: dict[str, Any]) -> Atoms:
