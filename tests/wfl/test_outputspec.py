@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 import pytest
 from ase import Atoms
 
