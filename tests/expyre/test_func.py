@@ -13,13 +13,16 @@ import pytest
 
 import expyre.config
 from expyre import gather
+from expyre.config import Project
 from expyre.errors import (
     AuthenticationError,
     Cancelled,
     InvalidCallError,
     KeyUnstableError,
+    RecordError,
     RemoteTraceback,
     RequestError,
+    StageError,
     SubmitFailed,
     TimedOut,
 )
@@ -342,3 +345,38 @@ def test_two_scripts_started_together_make_one_job(project, tmp_path):
     assert [p.communicate(timeout=60)[0] for p in running] == ["done\n"] * 4
     assert (tmp_path / "runs").read_text() == "x"
     assert len(list(project.record.query())) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "small"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], check=False).returncode != 0:
+        pytest.skip("mount is not allowed here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_stage_disk_is_one_clear_error_and_leaves_nothing(small_disk):
+    project = Project(stage_dir=small_disk)
+    [kept] = create_jobs([Call("kept", square, (1,))], project)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(b"x" * 1_000_000)
+    with pytest.raises((StageError, RecordError), match=str(small_disk)):
+        create_jobs([Call("new", square, (i,)) for i in range(20)], project)
+    assert [path.name for path in small_disk.glob("run_*")] == [kept.stage_dir.name]
+    (small_disk / "filler").unlink()
+    [job, again] = create_jobs([Call("new", square, (1,)), Call("kept", square, (1,))], project)
+    assert not job.recreated
+    assert again.id == kept.id
+    project.close()
+
+
+def test_an_unwritable_stage_directory_is_one_clear_error(small_disk):
+    project = Project(stage_dir=small_disk)
+    create_jobs([Call("kept", square, (1,))], project)
+    project.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises((StageError, RecordError), match=str(small_disk)):
+        create_jobs([Call("new", square, (1,))], project)
+    project.close()

@@ -174,3 +174,17 @@ def test_autopara_info_is_not_changed():
         AutoparaInfo(remote_lable="x")
     with pytest.raises(ValueError, match="unknown default"):
         info.update_defaults({"nonsense": 1})
+
+
+def test_keys_that_matched_no_call_are_reported_when_the_script_ends(tmp_path):
+    import json
+    import os
+    import subprocess
+    import sys
+
+    script = "from wfl.autoparallelize import autoparallelize\nautoparallelize(len, [], None)\n"
+    route = {"sys_name": "local", "job_name": "x", "resources": {"num_cores": 1, "max_time": 1}}
+    env = {**os.environ, "WFL_EXPYRE_INFO": json.dumps({"optimze.py::optimize": route})}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "no autoparallelized call matched 'optimze.py::optimize'" in done.stderr
