@@ -33,6 +33,8 @@ def owner_alive(owner: str, last_sign: float | None = None, *, lease: float = RE
     alive until ``last_sign`` (seconds since 1970; None: just now) is ``lease`` seconds old, by default ten minutes.
     """
     host, boot, pid, start = _split(owner)
+    if not host:
+        return False
     if host == _host() and boot == _boot():
         return pid.isdigit() and _start_time(int(pid)) == start
     if host == _host() and _same_kernel_rebooted(boot):

@@ -484,7 +484,7 @@ def test_owners_are_looked_up() -> None:
 
 
 def test_an_ended_process_is_not_alive() -> None:
-    code = "from expyre.jobsdb import owner_token; print(owner_token()); input()"
+    code = "from expyre.owners import owner_token; print(owner_token()); input()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
