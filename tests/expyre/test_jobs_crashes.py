@@ -57,7 +57,7 @@ def test_killed_at(name, tmp_path):
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert done.stdout == "[0, 1, 4]\n", done.stderr
     assert sorted(runs.read_text().split()) == ["0", "1", "2"]
     project = Project.discover(tmp_path / "_expyre")

@@ -79,7 +79,7 @@ def test_killed_at(name: str, tmp_path: Path) -> None:
             env={**env, **more},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=200,
             check=False,
         )
 
