@@ -112,7 +112,8 @@ def plot(frames):
     fig, ax = plt.subplots(figsize=(7, 4))
     for (name, n), group in frames.items():
         if group[0].pbc.all():
-            run = group[: len(group) // 3]
+            ends = [i for i, at in enumerate(group) if at.info["MD_step"] == 0] + [len(group)]
+            run = group[: ends[1]]  # of the runs of one metal the first
             ax.plot([at.info["MD_time_fs"] for at in run], [at.get_temperature() for at in run], label=f"{name}{n}")
     ax.set_xlabel("time / fs")
     ax.set_ylabel("temperature / K")
