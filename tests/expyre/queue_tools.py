@@ -16,7 +16,7 @@ from expyre.schedulers import Local, Submission
 from expyre.states import ALIVE
 
 
-def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 200.0, what: str = "it") -> Any:
     """Wait until something is true and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -52,7 +52,7 @@ class Queue:
         listing = self.scheduler.listing([id])
         return listing[id].state if id in listing else "not listed"
 
-    def wait(self, *ids: str, seconds: float = 60.0) -> list[str]:
+    def wait(self, *ids: str, seconds: float = 200.0) -> list[str]:
         """Wait until jobs have ended and return how."""
 
 

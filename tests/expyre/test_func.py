@@ -50,7 +50,7 @@ def start(job, **kwargs):
 
 
 def results(job, **kwargs):
-    return job.get_results(timeout=kwargs.pop("timeout", 60), quiet=True, **kwargs)
+    return job.get_results(timeout=kwargs.pop("timeout", 200), quiet=True, **kwargs)
 
 
 def say_and_add(a, b=1):
@@ -300,7 +300,7 @@ def test_identical_calls_of_one_script_stay_separate_jobs(project):
 def test_failures_do_not_keep_other_results_back(project):
     jobs = create_jobs([Call("root", math.sqrt, (x,)) for x in (4.0, -1.0, 9.0)])
     start_jobs(jobs, ONE_CORE, "local")
-    outcomes = {outcome.job.id: outcome for outcome in gather.as_completed(jobs, timeout=60, quiet=True)}
+    outcomes = {outcome.job.id: outcome for outcome in gather.as_completed(jobs, timeout=200, quiet=True)}
     assert [outcomes[job.id].value for job in jobs] == [2.0, None, 3.0]
     assert isinstance(outcomes[jobs[1].id].error, ValueError)
 
@@ -333,7 +333,7 @@ def slow(path):
     return "done"
 job = ExPyRe("slow", function=slow, args=[sys.argv[1]])
 job.start(resources={"max_time": 60, "num_cores": 1}, system_name="local")
-print(job.get_results(timeout=60, quiet=True)[0])
+print(job.get_results(timeout=200, quiet=True)[0])
 """
 
 
@@ -342,7 +342,7 @@ def test_two_scripts_started_together_make_one_job(project, tmp_path):
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, str(script), str(tmp_path / "runs")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [p.communicate(timeout=60)[0] for p in running] == ["done\n"] * 4
+    assert [p.communicate(timeout=200)[0] for p in running] == ["done\n"] * 4
     assert (tmp_path / "runs").read_text() == "x"
     assert len(list(project.record.query())) == 1
 

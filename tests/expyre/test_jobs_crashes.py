@@ -24,7 +24,7 @@ def work(path, i):
 
 jobs = create_jobs([Call(f"work_{i}", work, (sys.argv[1], i), scope="work") for i in range(3)])
 start_jobs(jobs, {"max_time": 60, "num_cores": 1}, "local")
-outcomes = list(as_completed(jobs, timeout=60, quiet=True))
+outcomes = list(as_completed(jobs, timeout=200, quiet=True))
 print(sorted(outcome.result() for outcome in outcomes))
 for outcome in outcomes:
     outcome.job.mark_processed()
@@ -53,11 +53,11 @@ def test_killed_at(name, tmp_path):
         env={**env, "EXPYRE_KILL_AT": name},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=250, check=False)
     assert done.stdout == "[0, 1, 4]\n", done.stderr
     assert sorted(runs.read_text().split()) == ["0", "1", "2"]
     project = Project.discover(tmp_path / "_expyre")

@@ -331,13 +331,13 @@ def run_script(directory, *args, workers=0, kill_at=None, text=SCRIPT, **env):
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if kill_at is not None:
         log = directory / "log"
-        deadline = time.time() + 30
+        deadline = time.time() + 150
         while time.time() < deadline and process.poll() is None:
             if log.exists() and len(log.read_text().split()) >= kill_at:
                 break
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out, err
 
 

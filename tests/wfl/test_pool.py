@@ -209,7 +209,7 @@ def test_executor_from_the_environment(monkeypatch):
         results(2, op, range(5))
 
 
-def run(directory, script, *, timeout=60, **env):
+def run(directory, script, *, timeout=200, **env):
     (directory / "script.py").write_text(script)
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run([sys.executable, "script.py"], cwd=directory, env=env, text=True, capture_output=True,
@@ -274,7 +274,7 @@ def test_workers_go_with_the_script(tmp_path, start, number):
         assert done.returncode == -number
     pids = [int(path.suffix[1:]) for path in tmp_path.glob("pid.*")]
     assert len(pids) == 2
-    deadline = time.time() + 20
+    deadline = time.time() + 150
     while any(psutil.pid_exists(pid) for pid in pids) and time.time() < deadline:
         time.sleep(0.05)
     assert not any(psutil.pid_exists(pid) for pid in pids)

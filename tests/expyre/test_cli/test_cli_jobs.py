@@ -51,7 +51,7 @@ def status_of(project: Project, job: ExPyRe) -> str:
 
 
 def until(xpr: Xpr, project: Project, job: ExPyRe, *statuses: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 150
     while status_of(project, job) not in statuses:
         assert time.monotonic() < deadline, status_of(project, job)
         time.sleep(0.05)
