@@ -285,7 +285,7 @@ def test_a_locked_record_is_named_with_its_holder(tmp_path: Path, mode: str, mon
         start = time.monotonic()
         with pytest.raises(RecordError) as caught:
             db.add("a", "a", "/")
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 25  # without a limit of its own it would be 30
         for words in ("jobs.db", "locked", "xpr db_unlock", f"process {holder.pid} ("):
             assert words in str(caught.value)
         assert [text.split()[0] for text in holders(db.db_filename)] == [str(holder.pid)]

@@ -139,7 +139,7 @@ def test_time_limit_ends_the_whole_command() -> None:
     start = time.monotonic()
     with pytest.warns(FailedSubprocessWarning), pytest.raises(RuntimeError, match=r"took more than 0\.2 s"):
         subprocess_run(None, ["echo", "x", ";", "sleep", "60", ";", "true"], retry=ONCE, timeout=0.2)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40
 
 
 def test_time_limit_of_a_host_is_a_fault_of_the_connection(fake_ssh: str) -> None:
