@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["remsh_cmd"]
+__all__ = ["no_collection", "remsh_cmd"]
 
 T = TypeVar("T", str, Sequence[str])
 
@@ -14,3 +16,15 @@ T = TypeVar("T", str, Sequence[str])
 def remsh_cmd(cmd: T | None) -> T | str:
     """Return the remote shell command: the one given, else the environment variable ``EXPYRE_RSH``, else ``ssh``."""
     return os.environ.get("EXPYRE_RSH", "ssh") if cmd is None else cmd
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Make many objects without a search for garbage every thousand of them, which takes as long as they do."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

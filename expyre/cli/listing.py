@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +14,7 @@ from expyre.cli.session import Session, pass_session
 from expyre.cli.table import Column, fit, render
 from expyre.cli.text import ELLIPSIS, crop, middle
 from expyre.cli.times import age, stamper
+from expyre.util import no_collection
 
 if TYPE_CHECKING:
     from expyre.jobsdb import JobRow
@@ -41,20 +40,8 @@ def ls(session: Session, selection: Selection, long_output: bool, quiet: bool, a
     if as_json:
         echo_json([facts(row) for row in selection.rows(session)])
         return
-    with _no_collection():
+    with no_collection():
         _print(session, selection.plain_rows(session, brief=not long_output), long_output, quiet)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking through very many rows that are all in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _print(session: Session, rows: Sequence[JobRow], long_output: bool, quiet: bool) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from expyre.util import no_collection
+
 from ..task import Chunk, Task
 from . import wire
 from .base import Done
@@ -53,7 +55,7 @@ class Here:
         where = f"{chunk.items} of the input of {task.name}"
         values, infos = chunk.values, chunk.infos
         if not self._own_values:
-            with wire.no_collection():
+            with no_collection():
                 values = copy_calls(values, task.size, where=where)
         if infos is not None and not self._own_infos:
             infos = wire.load(wire.dump_values(infos, where=where))

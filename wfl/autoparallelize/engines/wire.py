@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import pickle
 import sys
-from collections.abc import Iterator
 from typing import Any
+
+from expyre.util import no_collection
 
 from ..task import Task
 
-__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure", "no_collection"]
+__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure"]
 
 _UNCHANGEABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MANY_BYTES = 16 * 1024
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Make many objects without a search for garbage every thousand of them, which takes as long as they do."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def load(data: bytes) -> Any:
