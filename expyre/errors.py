@@ -18,6 +18,7 @@ __all__ = [
     "OutOfMemory",
     "PlanEnd",
     "Preempted",
+    "QueueFull",
     "RecordError",
     "RemoteTraceback",
     "RequestError",
@@ -79,6 +80,10 @@ class SchedulerError(ExPyReError, RuntimeError):
 
 class SubmitFailed(SchedulerError):
     """Raised when the queue system refused a job."""
+
+
+class QueueFull(SubmitFailed):
+    """Raised when the queue takes no more jobs for now: a limit on the number of submitted jobs is reached."""
 
 
 class ExPyReTimeoutError(TimeoutError):

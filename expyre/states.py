@@ -56,6 +56,8 @@ END_PREEMPTED: Final = "Preempted"
 END_CANCELLED: Final = "Cancelled"
 END_LOST: Final = "Lost"
 END_DIED: Final = "ExPyReJobDiedError"
+# The queue's word that a job ended by itself, exit code 0: no reason for anything by itself.
+END_COMPLETED: Final = "Completed"
 
 
 def expand_statuses(words: str | list[str] | tuple[str, ...] | None) -> list[str] | None:

@@ -34,6 +34,7 @@ EXPYRE = (
     "progress",
     "calls",
     "plan",
+    "checkup",
     "launch",
     "outcome",
     "gather",

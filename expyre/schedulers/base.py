@@ -139,6 +139,7 @@ class Scheduler(ABC):
             A header line has an unknown key.
         """
         lines = [f"#!{sub.script_exec}", *self.header(sub), *self.node_dict_env_var_commands(sub.nodes)]
+        lines += time_limit_commands(sub.max_time)
         lines += [f"cd {quoted_directory(sub.directory)} || exit 1", *sub.commands]
         return "\n".join(lines) + "\n"
 
@@ -225,8 +226,33 @@ class Scheduler(ABC):
         """
 
     @abstractmethod
-    def find(self, tokens: Sequence[str]) -> dict[str, str]:
-        """Return the remote ids of the jobs submitted with these tokens, as far as the queue has such jobs."""
+    def find(self, tokens: Sequence[str], place: str = "") -> dict[str, str]:
+        """Return the remote ids of the jobs submitted with these tokens, as far as the queue has got such jobs.
+
+        A submission of which only a part has happened is finished or made impossible first: what is not among the
+        answers may be submitted again.
+
+        Parameters
+        ----------
+        tokens
+            What the jobs were submitted with.
+        place
+            The directory on the host in which the jobs' directories lie.
+        """
+
+    def listing_script(self, remote_ids: Sequence[str]) -> str | None:
+        """Return the shell script whose output `parse_listing` reads; None where only `listing` can ask the queue."""
+        return None
+
+    def parse_listing(self, text: str, remote_ids: Sequence[str]) -> dict[str, Listing]:
+        """Return what the output of the script of `listing_script` says of jobs; see `listing`.
+
+        Raises
+        ------
+        SchedulerError
+            The queue could not be asked, or its answer is damaged.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def listing(self, remote_ids: Sequence[str]) -> dict[str, Listing]:
@@ -239,7 +265,10 @@ class Scheduler(ABC):
         """
 
     def explain(self, remote_ids: Sequence[str]) -> dict[str, End]:
-        """Return how jobs ended, of those that ended badly and of which the queue remembers it."""
+        """Return how jobs ended, of those that have ended and of which the queue remembers it.
+
+        The reason is `expyre.states.END_COMPLETED` for those that ended by themselves with exit code 0.
+        """
         return {}
 
     def why_pending(self, remote_ids: Sequence[str]) -> dict[str, str]:
@@ -303,6 +332,11 @@ class Scheduler(ABC):
         ids = as_list(remote_ids)
         listings = self.listing(ids)
         return {id: listings[id].state if id in listings else DONE for id in ids}
+
+
+def time_limit_commands(max_time: int | None) -> list[str]:
+    """Return the shell lines that tell a job its time limit in s and when it started, in s since the epoch."""
+    return [] if max_time is None else [f"export EXPYRE_MAX_TIME={max_time}", 'export EXPYRE_JOB_STARTED="$(date +%s)"']
 
 
 def as_list(remote_ids: str | Sequence[str]) -> list[str]:

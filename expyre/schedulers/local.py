@@ -82,7 +82,7 @@ class Local(Scheduler):
         items = done.text.rpartition("\0\0")[2].split("\0")
         return {name: value for name, equals, value in (item.partition("=") for item in items) if equals}
 
-    def find(self, tokens: Sequence[str]) -> dict[str, str]:
+    def find(self, tokens: Sequence[str], place: str = "") -> dict[str, str]:
         """Return the remote ids of the jobs submitted with these tokens."""
         found: dict[str, str] = self._call("find", tokens=list(tokens))
         return found
