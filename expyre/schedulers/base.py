@@ -101,6 +101,8 @@ class Scheduler(ABC):
     """Shell expression for the cores per node that the queue has granted; empty: those asked for."""
     shares_nodes: ClassVar[bool] = False
     """Whether a request for cores always gets just these cores, as with ``partial_node=True``."""
+    script_in_directory: ClassVar[bool] = False
+    """Whether the job script has to be in the job's directory when the job is submitted."""
     poll_range: ClassVar[tuple[float, float]] = (1.0, 30.0)
     """Shortest and longest sensible time in s between two listings."""
 

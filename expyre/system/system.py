@@ -1,83 +1,29 @@
-"""A system: a host, its queue system and its partitions; stages, submits, looks at and brings back jobs in bulk."""
+"""A system: a host, its queue system and its partitions; sends, submits, looks at and brings back jobs in bulk."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expyre import stage
 from expyre.errors import ExPyReError, RequestError, StageError, SubmitFailed
-from expyre.rundir import RunDir
 from expyre.schedulers import schedulers
-from expyre.schedulers.base import Listing, Scheduler, Submission
-from expyre.states import ALIVE, UNKNOWN, End, Evidence
+from expyre.schedulers.base import Scheduler, Submission
 from expyre.steps import step
 from expyre.subprocess import subprocess_run
+from expyre.system.looking import look
+from expyre.system.model import Launch, Look, Submitted
+from expyre.system.rundir import RunDir
 from expyre.transports import Transport, connect
 from expyre.units import mem_to_kB, time_to_sec
 
 if TYPE_CHECKING:
     from expyre.resources import Resources
 
-__all__ = ["Launch", "Look", "Submitted", "System"]
+__all__ = ["System"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A staged job on its way to the queue."""
-
-    id: str
-    stage_dir: Path
-    resources: Resources
-    commands: tuple[str, ...]
-    token: str = ""
-    header_extra: tuple[str, ...] = ()
-    exact_fit: bool = True
-    partial_node: bool = False
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """The queue's answer to a launch."""
-
-    remote_id: str
-    partition: str
-    nodes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one look found of one job.
-
-    Attributes
-    ----------
-    queue
-        The queue's word.
-    markers
-        Which files the job has left.
-    end
-        How the job ended, if the queue says so.
-    reason
-        The queue's reason for its word.
-    told
-        Whether the queue could be asked at all.
-    """
-
-    queue: str
-    markers: stage.Markers
-    end: End | None = None
-    reason: str = ""
-    told: bool = True
-
-    def evidence(self, unknown_for: float) -> Evidence:
-        """Return the look as evidence about a job that the queue has not known for ``unknown_for`` seconds."""
-        m = self.markers
-        return Evidence(m.succeeded, m.failed, m.started, self.queue, self.end, unknown_for)
 
 
 class System:
@@ -168,7 +114,8 @@ class System:
             return scheduler(self.host)
         if scheduler not in schedulers:
             raise RequestError(f"unknown scheduler {scheduler!r}; known are: {', '.join(sorted(schedulers))}")
-        return schedulers[scheduler](self.host, remsh_cmd=self.remsh_cmd, transport=self.transport, options=options)
+        given = {"array": self.array, **(options or {})}
+        return schedulers[scheduler](self.host, remsh_cmd=self.remsh_cmd, transport=self.transport, options=given)
 
     @property
     def transport(self) -> Transport:
@@ -250,10 +197,19 @@ class System:
             partition_limit=spec,
         )
 
-    def submit_many(self, launches: Sequence[Launch]) -> dict[str, Submitted | ExPyReError]:
+    def submit_many(
+        self, launches: Sequence[Launch], still_mine: Callable[[Collection[str]], Collection[str]] | None = None
+    ) -> dict[str, Submitted | ExPyReError]:
         """Send the files of all jobs, then submit them all.
 
         A job that the queue has refused keeps nothing on the host. Returns the queue's answer by job id.
+
+        Parameters
+        ----------
+        launches
+            The jobs.
+        still_mine
+            Asked, after the transfer, which of these jobs are still to be submitted; the others get no answer.
         """
         answers: dict[str, Submitted | ExPyReError] = {}
         prepared: dict[str, tuple[str, Submission]] = {}
@@ -263,23 +219,48 @@ class System:
             except ExPyReError as error:
                 answers[launch.id] = error
         ready = [launch for launch in launches if launch.id in prepared]
+        self._write_scripts(ready, prepared)
         self._send(ready)
         step("submit.2")
+        mine = {x.id for x in ready} if still_mine is None else set(still_mine([x.id for x in ready]))
+        ready = [x for x in ready if x.id in mine]
         accepted = self.scheduler.submit_many([prepared[x.id][1] for x in ready], self.pre_submit_cmds) if ready else {}
         step("submit.3")
         for launch in ready:
             partition, submission = prepared[launch.id]
             answers[launch.id] = _answer(launch.id, accepted.get(launch.id), partition, submission)
-        refused = [x.stage_dir.name for x in ready if isinstance(answers[x.id], ExPyReError)]
-        if refused and self.remote_rundir is not None:
-            self.rundir.remove(refused)
+        self._remove([x.stage_dir for x in ready if isinstance(answers[x.id], ExPyReError)])
         return answers
 
-    def _send(self, launches: Sequence[Launch]) -> None:
-        if self.remote_rundir is None or not launches:
+    def _write_scripts(self, launches: Sequence[Launch], prepared: Mapping[str, tuple[str, Submission]]) -> None:
+        """Put the scripts into the jobs' directories, for queues that take them from there."""
+        if not self.scheduler.script_in_directory:
             return
-        self.initialize_remote_rundir()
-        self.rundir.send([x.stage_dir for x in launches])
+        for launch in launches:
+            script = self.scheduler.script(prepared[launch.id][1])
+            path = launch.stage_dir / self.scheduler.script_name
+            path.write_text(script, "utf-8", "surrogateescape")
+
+    def _send(self, launches: Sequence[Launch]) -> None:
+        if self.remote_rundir is not None and launches:
+            self.rundir.send([x.stage_dir for x in launches])
+            self.initialized = True
+
+    def _remove(self, stage_dirs: Sequence[Path]) -> None:
+        if self.remote_rundir is not None:
+            self.rundir.remove([stage_dir.name for stage_dir in stage_dirs])
+
+    def find(self, tokens: Sequence[str], stage_root: Path) -> dict[str, str]:
+        """Return the remote ids of the jobs that were submitted with these tokens.
+
+        Parameters
+        ----------
+        tokens
+            What the jobs were submitted with.
+        stage_root
+            Where they are staged, which is where they run if the system has no run directory.
+        """
+        return self.scheduler.find(tokens, self.remote_rundir or str(stage_root))
 
     def submit(
         self,
@@ -315,50 +296,12 @@ class System:
     def look(self, jobs: Mapping[str, tuple[str | None, Path]]) -> dict[str, Look]:
         """Look at jobs: the queue first, their files after it, then the reason of ends that left no files.
 
-        The order matters: a job that ends in between has its files seen.
-
         Parameters
         ----------
         jobs
             Job id to (remote id, stage directory).
         """
-        listings, told = self._listings([remote_id for remote_id, _ in jobs.values() if remote_id])
-        step("gather.1")
-        stage_dirs = [stage_dir for _, stage_dir in jobs.values()]
-        if self.remote_rundir is None:
-            markers = [stage.markers(stage_dir) for stage_dir in stage_dirs]
-        else:
-            markers = self.rundir.markers([stage_dir.name for stage_dir in stage_dirs])
-        ended = [
-            remote_id
-            for (remote_id, _), mark in zip(jobs.values(), markers, strict=True)
-            if remote_id and told and not mark.ended and listings.get(remote_id, _UNLISTED).state not in ALIVE
-        ]
-        ends = self._ends(ended)
-        return {
-            job_id: Look(listing.state, mark, ends.get(remote_id or ""), listing.reason, told)
-            for (job_id, (remote_id, _)), mark in zip(jobs.items(), markers, strict=True)
-            for listing in [listings.get(remote_id or "", _UNLISTED)]
-        }
-
-    def _listings(self, remote_ids: Sequence[str]) -> tuple[dict[str, Listing], bool]:
-        if not remote_ids:
-            return {}, False
-        try:
-            return self.scheduler.listing(remote_ids), True
-        except ExPyReError as error:
-            # not to be able to ask says nothing about any job
-            log.warning("the queue of %s could not be asked: %s", self.host or "this machine", error)
-            return {}, False
-
-    def _ends(self, remote_ids: Sequence[str]) -> dict[str, End]:
-        if not remote_ids:
-            return {}
-        try:
-            return self.scheduler.explain(remote_ids)
-        except ExPyReError as error:
-            log.warning("the queue of %s does not say how jobs ended: %s", self.host or "this machine", error)
-            return {}
+        return look(self.scheduler, None if self.remote_rundir is None else self.rundir, jobs)
 
     def collect(self, stage_dirs: Sequence[Path]) -> None:
         """Bring the files of jobs back into their stage directories, in one stream."""
@@ -389,25 +332,38 @@ class System:
 
     def clean_rundir(
         self,
-        stage_dir: Path | str,
+        stage_dir: Path | str | Sequence[Path],
         filenames: Sequence[str] | None,
         dry_run: bool = False,
         verbose: bool = False,
     ) -> None:
-        """Overwrite files of a job on the host with ``CLEANED``, or remove its directory if ``filenames`` is None."""
+        """Overwrite files of jobs on the host with ``CLEANED``, or remove their directories if ``filenames`` is None.
+
+        Parameters
+        ----------
+        stage_dir
+            Stage directory of the job, or of several.
+        filenames
+            Names of the files.
+        dry_run
+            Only log what would be done.
+        """
         if self.remote_rundir is None:
             return
-        name = Path(stage_dir).name
+        directories = [stage_dir] if isinstance(stage_dir, str | Path) else stage_dir
+        names = [Path(directory).name for directory in directories]
         if dry_run:
             what = "remove" if filenames is None else f"clean {', '.join(filenames)} of"
-            log.info("dry run: would %s %s/%s on %s", what, self.remote_rundir, name, self.host or "this machine")
+            log.info("dry run: would %s %s in %s", what, ", ".join(names), self.place)
         elif filenames is None:
-            self.rundir.remove([name])
+            self.rundir.remove(names)
         else:
-            self.rundir.clean(name, filenames)
+            self.rundir.clean(names, filenames)
 
-
-_UNLISTED = Listing(UNKNOWN)
+    @property
+    def place(self) -> str:
+        """The run directory and its host, for messages."""
+        return f"{self.remote_rundir} on {self.host or 'this machine'}"
 
 
 def _answer(job_id: str, answer: str | ExPyReError | None, partition: str, sub: Submission) -> Submitted | ExPyReError:

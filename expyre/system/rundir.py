@@ -57,21 +57,27 @@ class RunDir:
 
     def markers(self, names: Sequence[str]) -> list[stage.Markers]:
         """Return what the jobs of these directories have left, in order; one round trip."""
+        return self.read_markers(self._shell(self.markers_script(names), "cannot be looked at"))
+
+    def markers_script(self, names: Sequence[str]) -> str:
+        """Return the script whose output `read_markers` reads."""
         tests = " ".join(f'[ -e "$d"/{name} ] && s=${{s}}1 || s=${{s}}0;' for name in _MARKERS)
-        script = f"{self._cd} 1\nfor d in {_words(names)}; do s=; {tests} echo $s; done"
-        lines = self._shell(script, "cannot be looked at").split()
-        return [stage.Markers(*(flag == "1" for flag in line)) for line in lines]
+        return f"{self._cd} 1\nfor d in {_words(names)}; do s=; {tests} echo $s; done"
+
+    @staticmethod
+    def read_markers(text: str) -> list[stage.Markers]:
+        """Return what the output of the script of `markers_script` says."""
+        return [stage.Markers(*(flag == "1" for flag in line)) for line in text.split()]
 
     def glob(self, globs: Iterable[str]) -> list[str]:
         """Return the names that match any of the patterns."""
         script = f"""{self._cd} 0\nfor d in {" ".join(globs)}; do [ -e "$d" ] && printf '%s\\0' "$d"; done; true"""
         return [name for name in self._shell(script, "cannot be listed").split("\0") if name]
 
-    def clean(self, name: str, filenames: Sequence[str]) -> None:
-        """Overwrite those of the files that a job's directory has with ``CLEANED``."""
-        each = '[ -e "$f" ] && echo CLEANED > "$f"'
-        script = f"{self._cd} 0\ncd {shlex.quote(name)} || exit 0\nfor f in {_words(filenames)}; do {each}; done; true"
-        self._shell(script, f"entry {name} cannot be cleaned")
+    def clean(self, names: Sequence[str], filenames: Sequence[str]) -> None:
+        """Overwrite those of the files that jobs' directories have with ``CLEANED``."""
+        each = f'for f in {_words(filenames)}; do [ -e "$d/$f" ] && echo CLEANED > "$d/$f"; done'
+        self._shell(f"{self._cd} 0\nfor d in {_words(names)}; do {each}; done; true", "cannot be cleaned")
 
     def remove(self, names: Sequence[str]) -> None:
         """Remove jobs' directories.
