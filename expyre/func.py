@@ -7,7 +7,6 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,10 +21,8 @@ from expyre.errors import (
     StageError,
 )
 from expyre.jobsdb import Change, JobRow
-from expyre.launch import LaunchOptions
 from expyre.outcome import Outcome
 from expyre.resources import Resources
-from expyre.retry import Retry
 from expyre.starting import restart_jobs, start_jobs
 from expyre.states import CLEANED, FAILED, GROUPS, PROCESSED, SUCCEEDED
 from expyre.system import System
@@ -319,17 +316,6 @@ class ExPyRe:
                 self.system.scheduler.cancel([self.remote_id])
             except ExPyReError as error:
                 log.warning("job %s could not be cancelled: %s", self.id, error)
-
-    def resubmit(self, retry: Retry, error: BaseException) -> bool:
-        """Submit the job again, with what the policy adds to its resources, if the policy wants that."""
-        row = self._reread()
-        options = LaunchOptions.of(row)
-        if options is None or not retry.wants(error, row.tries):
-            return False
-        more = replace(options, resources=retry.escalate(options.resources, error))
-        log.warning("job %s: %s; trying again (%d)", self.id, type(error).__name__, row.tries + 1)
-        restart_jobs([self], more, note=f"tried again after {type(error).__name__}")
-        return True
 
     @staticmethod
     def from_jobsdb(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from expyre import plan, stage
-from expyre.errors import InvalidCallError
+from expyre.errors import ExPyReError, InvalidCallError
 from expyre.jobsdb import Change, JobRow
 from expyre.launch import LaunchOptions, launch
 from expyre.resources import Resources
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Startable", "restart_jobs", "start_jobs"]
 
+log = logging.getLogger(__name__)
+
 
 class Startable(Protocol):
     """What starting needs of a job."""
 
     id: str
     status: str
+    remote_id: str | None
     stage_dir: Path
     row: JobRow
     project: Project
@@ -40,8 +44,6 @@ class Startable(Protocol):
     def refresh(self, row: JobRow) -> None:
         """Take over what the record says now."""
 
-    def cancel(self) -> None:
-        """Ask the queue to end the job, if it is on its way."""
 
 
 def start_jobs(
@@ -144,10 +146,12 @@ _FORGOTTEN = (
 
 def _reset(jobs: Sequence[Startable]) -> None:
     """Bring jobs back to where they were before they were submitted: not in the queue, no results on either side."""
+    if not jobs:
+        return
+    for system, group in _by_system(jobs):
+        _cancel(system, [job.remote_id for job in group if job.remote_id])
+        system.clean_rundir([job.stage_dir for job in group], None)
     for job in jobs:
-        job.cancel()
-        if job.system is not None:
-            job.system.clean_rundir(job.stage_dir, None)
         stage.reset(job.stage_dir)
     blank = dict.fromkeys(_FORGOTTEN)
     changes = [
@@ -156,3 +160,20 @@ def _reset(jobs: Sequence[Startable]) -> None:
     ]
     jobs[0].project.record.step(changes, force=True)
     _refresh(jobs)
+
+
+def _by_system(jobs: Sequence[Startable]) -> list[tuple[System, list[Startable]]]:
+    groups: dict[int, tuple[System, list[Startable]]] = {}
+    for job in jobs:
+        if job.system is not None:
+            groups.setdefault(id(job.system), (job.system, []))[1].append(job)
+    return list(groups.values())
+
+
+def _cancel(system: System, remote_ids: Sequence[str]) -> None:
+    """Ask the queue to end jobs, in case it still has them."""
+    try:
+        if remote_ids:
+            system.scheduler.cancel(remote_ids)
+    except ExPyReError as error:
+        log.warning("jobs that are to run again could not be cancelled first: %s", error)

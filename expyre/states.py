@@ -6,7 +6,7 @@ of the queue system, in one vocabulary for all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 CREATED: Final = "created"
@@ -135,12 +135,18 @@ class Verdict:
     end: End | None = None
 
 
+# What queues do to jobs that they put back into the queue a moment later.
+_MAY_COME_BACK: Final = frozenset({END_NODE_FAILED, END_PREEMPTED})
+_REQUEUE_TIME: Final = 5.0
+
+
 def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
     """Return what a job's evidence amounts to.
 
     Files of the job outrank every word of the queue: a result is a result whatever the queue says. Without files, a
     queue that knows the job alive is believed; one that says the job has ended needs the job's directory to have been
-    looked at after it (the caller looks at files second). A job of which nobody knows anything stays as it is until
+    looked at after it (the caller looks at files second). One that lost its node or was preempted gets a moment to come
+    back into the queue. A job of which nobody knows anything stays as it is until
     ``budget`` seconds have passed, then it is lost. What has started goes back to submitted only when the queue says
     that it waits again; what was never submitted cannot be lost; what has a result or an error recorded, or was done
     with, does not change for want of its files.
@@ -165,11 +171,14 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
     if evidence.queue in ALIVE or evidence.queue == OTHER:
         has_started = evidence.started or (status == STARTED and evidence.queue != QUEUED)
         return Verdict(STARTED if has_started else SUBMITTED, evidence.queue)
-    if evidence.end is not None:
-        return Verdict(DIED, TIMEOUT if evidence.end.reason == END_TIMED_OUT else QUEUE_FAILED, evidence.end)
+    end = evidence.end
+    if end is not None and end.reason == END_COMPLETED:
+        return decide(replace(evidence, queue=DONE, end=None), status=status, budget=budget)
+    if end is not None and (end.reason not in _MAY_COME_BACK or evidence.unknown_for >= _REQUEUE_TIME):
+        return Verdict(DIED, TIMEOUT if end.reason == END_TIMED_OUT else QUEUE_FAILED, end)
     if evidence.queue == TIMEOUT:
         return Verdict(DIED, TIMEOUT, End(END_TIMED_OUT, "the queue reports that the time limit was reached"))
-    if evidence.queue == QUEUE_FAILED:
+    if evidence.queue == QUEUE_FAILED and end is None:
         return Verdict(DIED, QUEUE_FAILED, End(END_DIED, "the queue reports that the job failed"))
     if evidence.queue == DONE and evidence.unknown_for >= min(budget, 5.0):
         return Verdict(DIED, DONE, End(END_DIED, "the job ended and left neither a result nor an error"))

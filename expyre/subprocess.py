@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from expyre.errors import RequestError, TransportError
+from expyre.patience import tries_and_pause
 from expyre.util import remsh_cmd as default_remsh_cmd
 
 __all__ = ["FailedSubprocessWarning", "subprocess_copy", "subprocess_run"]
 
 _ESCAPED = re.compile(r"""(['" ()])""")
-_DEFAULT_RETRY = (3, 5.0)
 _SSH_FAILED = 255
 
 
@@ -87,7 +87,7 @@ def subprocess_run(
         sys.stdout.write(f"{'DRY-RUN' if dry_run else 'RUNNING'} COMMAND: {' '.join(argv)}\n")
     if dry_run:
         return argv, stdin
-    stdout, stderr = _Command(argv, stdin, host, timeout).run(*_tries(retry))
+    stdout, stderr = _Command(argv, stdin, host, timeout).run(*tries_and_pause(retry))
     if verbose:
         sys.stdout.write(f"STDOUT:\n{stdout}\nSTDERR:\n{stderr}\n")
     return stdout, stderr
@@ -174,17 +174,6 @@ def _place(host: str | None, path: str | os.PathLike[str]) -> str:
     if host == "_LOCAL_":
         return os.fspath(path)
     return os.path.join(os.path.expanduser("~"), path) if host is None else f"{host}:{os.fspath(path)}"
-
-
-def _tries(retry: tuple[int, float] | None) -> tuple[int, float]:
-    """Return how many tries and the seconds between them."""
-    text = os.environ.get("EXPYRE_RETRY", "").split()
-    try:
-        tries, wait = retry if retry is not None else (int(text[0]), float(text[1])) if text else _DEFAULT_RETRY
-    except (ValueError, IndexError, TypeError) as error:
-        given = f"retry={retry!r}" if retry is not None else f"EXPYRE_RETRY={' '.join(text)!r}"
-        raise RequestError(f"{given} is not a number of tries and the seconds between them, such as 3 5") from error
-    return max(1, tries), max(0.0, wait)
 
 
 class _Command:

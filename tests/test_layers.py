@@ -18,6 +18,7 @@ EXPYRE = (
     "steps",
     "states",
     "units",
+    "patience",
     "identity",
     "resources",
     "retry",

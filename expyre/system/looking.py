@@ -14,7 +14,7 @@ from secrets import token_hex
 from expyre import stage
 from expyre.errors import ExPyReError, SchedulerError, TransportError
 from expyre.schedulers.base import Listing, Scheduler
-from expyre.states import ALIVE, DONE, END_COMPLETED, UNKNOWN, End
+from expyre.states import ALIVE, UNKNOWN, End
 from expyre.steps import step
 from expyre.system.model import Look
 from expyre.system.rundir import RunDir
@@ -56,15 +56,10 @@ def look(scheduler: Scheduler, rundir: RunDir | None, jobs: Mapping[str, tuple[s
     ]
     ends = _ends(scheduler, gone)
     return {
-        job_id: _as_look(known.get(remote_id or "", _UNLISTED), mark, ends.get(remote_id or ""), told)
+        job_id: Look(listing.state, mark, ends.get(remote_id or ""), listing.reason, told)
         for (job_id, (remote_id, _)), mark in zip(jobs.items(), markers, strict=True)
+        for listing in [known.get(remote_id or "", _UNLISTED)]
     }
-
-
-def _as_look(listing: Listing, markers: stage.Markers, end: End | None, told: bool) -> Look:
-    if end is not None and end.reason == END_COMPLETED:
-        return Look(DONE, markers, None, end.detail, told)
-    return Look(listing.state, markers, end, listing.reason, told)
 
 
 def _listings_and_markers(

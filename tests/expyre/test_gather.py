@@ -6,7 +6,7 @@ import pytest
 
 from expyre import gather
 from expyre.config import Project
-from expyre.errors import Lost, OutOfMemory, SchedulerError
+from expyre.errors import Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
 from expyre.schedulers.base import Listing, Scheduler
 from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
@@ -28,20 +28,28 @@ class Scripted(Scheduler):
         self.accepted = {}
         self.listed = 0
         self.refuse_once = None
+        self.room = 1000
+        self.submissions = []
+        self.on_listing = lambda: None
 
     def submit_many(self, subs, pre_submit_cmds=()):
-        for sub in subs:
+        taken = subs[: self.room]
+        self.room -= len(taken)
+        self.submissions.append(len(taken))
+        for sub in taken:
             self.accepted.setdefault(sub.token, str(len(self.accepted)))
         if self.refuse_once is not None:
             error, self.refuse_once = self.refuse_once, None
             raise error
-        return {sub.id: self.accepted[sub.token] for sub in subs}
+        full = {sub.id: QueueFull("no more") for sub in subs[len(taken) :]}
+        return {sub.id: self.accepted[sub.token] for sub in taken} | full
 
-    def find(self, tokens):
+    def find(self, tokens, place=""):
         return {token: self.accepted[token] for token in tokens if token in self.accepted}
 
     def listing(self, ids):
         self.listed += 1
+        self.on_listing()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -53,7 +61,10 @@ class Scripted(Scheduler):
     def hold(self, remote_ids, verbose=False):
         raise NotImplementedError
 
-    release = cancel = hold
+    release = hold
+
+    def cancel(self, remote_ids, verbose=False):
+        pass
 
     def why_pending(self, ids):
         return {}
@@ -120,7 +131,7 @@ def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_
     [job] = started(project)
     queue.answers = [RUNNING, ""]
     late = iter([1000.0 + 7 * i for i in range(1000)])
-    monkeypatch.setattr(gather.time, "time", lambda: next(late))
+    monkeypatch.setattr(time, "time", lambda: next(late))
     [outcome] = watch([job])
     assert isinstance(outcome.error, Lost)
     assert "xpr retry" in str(outcome.error)
@@ -163,8 +174,9 @@ def test_one_listing_serves_all_jobs(project, queue):
     assert sum(outcome.error is None for outcome in outcomes) == 5
 
 
-def test_a_submission_whose_answer_was_lost_is_adopted(project, queue):
+def test_a_submission_whose_answer_was_lost_is_adopted_by_the_next_run(project, queue, monkeypatch):
     """The queue takes the jobs, the connection breaks: the next attempt finds them there and submits none again."""
+    monkeypatch.setenv("EXPYRE_RETRY", "1 0")
     queue.refuse_once = SchedulerError("connection lost")
     jobs = jobs_of(project, 3)
     with pytest.raises(SchedulerError):
@@ -174,3 +186,76 @@ def test_a_submission_whose_answer_was_lost_is_adopted(project, queue):
     assert [job.id for job in again] == [job.id for job in jobs]
     assert sorted(job.remote_id for job in again) == ["0", "1", "2"]
     assert len(queue.accepted) == 3
+
+
+@pytest.mark.parametrize("error", [SchedulerError("controller away"), TransportError("connection lost")])
+def test_a_submission_whose_answer_was_lost_is_adopted_at_once(project, queue, monkeypatch, error):
+    monkeypatch.setenv("EXPYRE_RETRY", "2 0")
+    queue.refuse_once = error
+    jobs = started(project, 3)
+    assert sorted(job.remote_id for job in jobs) == ["0", "1", "2"]
+    assert len(queue.accepted) == 3
+
+
+def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(project, queue, monkeypatch):
+    monkeypatch.setenv("EXPYRE_RETRY", "5 100")
+    queue.refuse_once = TransportError("the host key is not known", transient=False)
+    with pytest.raises(TransportError, match="host key"):
+        started(project, 3)
+    queue.answers = [TransportError("the host key is not known", transient=False)]
+    [job] = started(project)
+    with pytest.raises(TransportError, match="host key"):
+        watch([job])
+
+
+def test_more_jobs_than_the_system_may_queue_are_submitted_as_room_comes(project, queue):
+    project.systems["s"].max_queued = 2
+    jobs = started(project, 5)
+    assert [job.remote_id for job in jobs].count(None) == 3
+    assert {job.row.submit_state for job in jobs if job.remote_id is None} == {"waiting"}
+    in_queue = []
+    queue.answers = [RUNNING]
+    queue.on_listing = lambda: in_queue.append(run_submitted(jobs))
+    outcomes = watch(jobs)
+    assert sorted(outcome.result() for outcome in outcomes) == [0, 1, 2, 3, 4]
+    assert max(in_queue) == 2
+
+
+def test_jobs_that_a_full_queue_has_refused_wait(project, queue):
+    queue.room = 2
+    jobs = started(project, 5)
+    assert [job.remote_id for job in jobs].count(None) == 3
+
+    def make_room():
+        queue.room += run_submitted(jobs)
+
+    queue.answers = [RUNNING]
+    queue.on_listing = make_room
+    assert sorted(outcome.result() for outcome in watch(jobs)) == [0, 1, 2, 3, 4]
+
+
+def run_submitted(jobs):
+    """Run what is in the queue; return how many jobs that were."""
+    rows = jobs[0].project.record.rows([job.id for job in jobs])
+    todo = [job for job in jobs if rows[job.id].remote_id and rows[job.id].status in ("submitted", "started")]
+    for job in todo:
+        run_here(job)
+    return len(todo)
+
+
+def test_failed_jobs_are_tried_again_together(project, queue):
+    from expyre.retry import Retry
+
+    jobs = started(project, 3)
+    ids = [job.remote_id for job in jobs]
+    queue.ends = {i: End("TimedOut") for i in ids}
+    queue.answers = ["", RUNNING]
+    queue.submissions.clear()
+    looks = iter([lambda: None])
+    queue.on_listing = lambda: next(looks, lambda: run_submitted(jobs))()
+    outcomes = watch(jobs, retry=Retry(1, time_factor=3))
+    assert sorted(outcome.result() for outcome in outcomes) == [0, 1, 2]
+    assert queue.submissions == [3]
+    assert all(project.record.row(job.id).resources_dict["max_time"] == 30 for job in jobs)
+    notes = " ".join(str(note) for *_, note in project.record.history(jobs[0].id))
+    assert "tried again after TimedOut, with time=30" in notes

@@ -1,0 +1,91 @@
+"""How fast rounds follow each other, and how long each job is waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from expyre.jobsdb import JobRow
+from expyre.launch import waits_for_room
+from expyre.states import HELD, QUEUED
+
+if TYPE_CHECKING:
+    from expyre.config import Project
+
+__all__ = ["Clock", "Pace"]
+
+_IN_QUEUE = frozenset({QUEUED, HELD})
+
+
+class Pace:
+    """How long to wait before the next round.
+
+    Parameters
+    ----------
+    places
+        Project and name of the system of each job.
+    slowest
+        Longest time between two rounds, in s.
+    """
+
+    def __init__(self, places: Iterable[tuple[Project, str | None]], slowest: float) -> None:
+        ranges = [_poll_range(project, system) for project, system in dict.fromkeys(places)]
+        self.fastest = min((low for low, _ in ranges), default=0.02)
+        self.slowest = max(self.fastest, min(slowest, min((high for _, high in ranges), default=slowest)))
+        self.delay = self.fastest
+
+    def wait(self, busy: float, progressed: bool, at_most: float | None) -> None:
+        """Sleep; longer after rounds that took long or found nothing."""
+        self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
+        delay = max(self.delay, 4 * busy)
+        time.sleep(delay if at_most is None else max(0.0, min(delay, at_most)))
+
+
+def _poll_range(project: Project, system: str | None) -> tuple[float, float]:
+    scheduler = project.systems[system].scheduler if system and system in project.systems else None
+    poll_range: tuple[float, float] = getattr(scheduler, "poll_range", (1.0, 30.0))
+    return poll_range
+
+
+class Clock:
+    """How long each job has been waited for.
+
+    Parameters
+    ----------
+    timeout
+        For how many seconds; None or negative for ever.
+    queued_counts
+        Whether time in the queue counts.
+    """
+
+    def __init__(self, timeout: float | None, queued_counts: bool) -> None:
+        self.limit = None if timeout is None or timeout < 0 else timeout
+        self.queued_counts = queued_counts
+        self._start = self._last = time.monotonic()
+        self._queued: dict[str, float] = {}
+        self._over: set[str] = set()
+
+    def tick(self, rows: Iterable[JobRow]) -> None:
+        """Let the time pass that has passed."""
+        now = time.monotonic()
+        if not self.queued_counts:
+            for row in rows:
+                if row.remote_status in _IN_QUEUE or waits_for_room(row):
+                    self._queued[row.id] = self._queued.get(row.id, 0.0) + now - self._last
+        self._last = now
+
+    def left(self, job_id: str) -> float | None:
+        """Return how many seconds a job is still waited for; None for ever."""
+        if self.limit is None:
+            return None
+        return self.limit - (self._last - self._start - self._queued.get(job_id, 0.0))
+
+    def is_over(self, job_id: str) -> bool:
+        """Tell whether a job's time is up; it is looked at once more after the time has run out."""
+        left = self.left(job_id)
+        if left is None or left > 0:
+            return False
+        last_look_done = self.limit == 0 or job_id in self._over
+        self._over.add(job_id)
+        return last_look_done

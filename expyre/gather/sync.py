@@ -1,0 +1,128 @@
+"""One look at jobs, recorded: a question to the queue, the files, and a transfer of what has ended, per system."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expyre import stage
+from expyre.errors import TransportError
+from expyre.jobsdb import Change, JobRow
+from expyre.states import ALIVE, DIED, FAILED, OTHER, SUCCEEDED, Verdict, decide
+from expyre.steps import step
+from expyre.system import Look, System
+
+if TYPE_CHECKING:
+    from expyre.config import Project
+
+__all__ = ["ENDED", "sync"]
+
+log = logging.getLogger(__name__)
+
+ENDED = frozenset({SUCCEEDED, FAILED, DIED})
+
+
+def sync(project: Project, rows: Iterable[JobRow], *, since: float = 0.0) -> dict[str, JobRow]:
+    """Look at jobs once and record what was found.
+
+    One question to the queue, one look at the files and one transfer of what has ended, for each system.
+
+    Parameters
+    ----------
+    project
+        Whose jobs they are.
+    rows
+        The jobs; those that no system has are left as they are.
+    since
+        When the watch began, in seconds since the epoch: silence of the queue before that does not count.
+
+    Returns
+    -------
+    dict
+        The jobs as they are recorded now, by id.
+    """
+    result: dict[str, JobRow] = {}
+    for name, group in _by_system(rows).items():
+        system = project.systems.get(name) if name else None
+        if system is None:
+            if name:
+                log.warning("jobs on system %r cannot be looked at: no such system is configured", name)
+            result.update((row.id, row) for row in group)
+        else:
+            result.update(_sync_system(project, system, group, since))
+    return result
+
+
+def _by_system(rows: Iterable[JobRow]) -> dict[str | None, list[JobRow]]:
+    groups: dict[str | None, list[JobRow]] = {}
+    for row in rows:
+        groups.setdefault(row.system if row.remote_id else None, []).append(row)
+    return groups
+
+
+def _sync_system(project: Project, system: System, rows: list[JobRow], since: float) -> dict[str, JobRow]:
+    now = time.time()
+    try:
+        looks = system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
+        verdicts = {row.id: _verdict(row, looks[row.id], since, now) for row in rows}
+        ended = [row for row in rows if _ends(row, verdicts[row.id])]
+        if ended:
+            system.collect([Path(row.from_dir) for row in ended])
+    except TransportError as error:
+        if not error.transient:
+            raise
+        # a fault of the way to the host says nothing about any job
+        log.warning("%s; trying again later", error)
+        return {row.id: row for row in rows}
+    step("gather.2")
+    late = {row.id for row in ended if not _has_arrived(row, verdicts[row.id])}
+    changes = [
+        change for row in rows if row.id not in late and (change := _change(row, looks[row.id], verdicts[row.id], now))
+    ]
+    if not changes:
+        return {row.id: row for row in rows}
+    project.record.step(changes)
+    step("gather.3")
+    fresh = project.record.rows([change.id for change in changes])
+    return {row.id: fresh.get(row.id, row) for row in rows}
+
+
+def _has_arrived(row: JobRow, verdict: Verdict) -> bool:
+    """Tell whether what a job has left is here: on slow file systems files may show up one by one."""
+    return verdict.status == DIED or stage.markers(Path(row.from_dir)).ended
+
+
+def _verdict(row: JobRow, look: Look, since: float, now: float) -> Verdict:
+    silent = look.told and row.unknown_since is not None
+    unknown_for = max(0.0, now - max(row.unknown_since or 0.0, since)) if silent else 0.0
+    return decide(look.evidence(unknown_for), status=row.status)
+
+
+def _ends(row: JobRow, verdict: Verdict) -> bool:
+    return verdict.status in ENDED and row.status != verdict.status
+
+
+def _change(row: JobRow, look: Look, verdict: Verdict, now: float) -> Change | None:
+    """Return what the record has to learn, or None."""
+    details: dict[str, Any] = {}
+    gone = look.queue not in ALIVE and look.queue != OTHER and verdict.status not in ENDED
+    if look.told and gone != (row.unknown_since is not None):
+        details["unknown_since"] = now if gone else None
+    if _ends(row, verdict):
+        details.update(_times(row), t_fetched=time.time())
+        if verdict.end is not None:
+            details.update(reason=verdict.end.reason, end_detail=verdict.end.detail, exit_code=verdict.end.exit_code)
+    same = verdict.status == row.status and verdict.remote_status == row.remote_status
+    if same and not details:
+        return None
+    status = None if verdict.status == row.status else verdict.status
+    return Change(row.id, status=status, expect=(row.status,), remote_status=verdict.remote_status, details=details)
+
+
+def _times(row: JobRow) -> dict[str, float]:
+    """Return when the job started and ended by its own files, which are closer to the truth than the looks at it."""
+    started, ended = stage.times(Path(row.from_dir))
+    return {name: t for name, t in (("t_started", started), ("t_ended", ended)) if t is not None}

@@ -1,0 +1,184 @@
+"""Waiting for jobs together: their outcomes as they come, failed ones tried again, waiting ones submitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from expyre.errors import ExPyReTimeoutError, InvalidCallError
+from expyre.gather.again import try_again
+from expyre.gather.pace import Clock, Pace
+from expyre.gather.sync import ENDED, sync
+from expyre.jobsdb import JobRow
+from expyre.launch import Backlog, waits_for_room
+from expyre.outcome import Outcome, read_outcome
+from expyre.progress import Reporter, reporter
+from expyre.retry import Retry
+from expyre.starting import Startable
+from expyre.states import ALIVE, CREATED, SUCCEEDED
+
+if TYPE_CHECKING:
+    from expyre.config import Project
+
+__all__ = ["Waitable", "as_completed"]
+
+
+class Waitable(Startable, Protocol):
+    """What the watcher needs of a job."""
+
+
+def as_completed(
+    jobs: Sequence[Waitable],
+    *,
+    timeout: float | None = None,
+    check_interval: float = 30.0,
+    queued_counts: bool = True,
+    quiet: bool = False,
+    label: str = "jobs",
+    retry: Retry | None = None,
+) -> Iterator[Outcome]:
+    """Yield the outcome of each job as it ends, watching all of them together.
+
+    Parameters
+    ----------
+    jobs
+        Jobs that have been started; several may stand for the same job.
+    timeout
+        Seconds to wait for each job; None or negative for ever, 0 for one look. A job for which the time is up is
+        looked at once more, then yields an ExPyReTimeoutError; it goes on by itself.
+    check_interval
+        Longest time between two looks, in seconds.
+    queued_counts
+        Whether time that a job spends waiting in the queue counts.
+    quiet
+        Show no progress.
+    label
+        What the progress line says is being waited for.
+    retry
+        Policy for jobs that failed; by default that of the job's system, if it has one.
+    """
+    heads: dict[str, list[Waitable]] = {}
+    for job in jobs:
+        heads.setdefault(job.id, []).append(job)
+    with reporter(len(heads), label, quiet=quiet) as progress:
+        yield from _Watch(heads, Clock(timeout, queued_counts), retry, progress).run(check_interval)
+
+
+class _Watch:
+    """The jobs that are waited for, by id, with what the record said last."""
+
+    def __init__(
+        self, waiting: dict[str, list[Waitable]], clock: Clock, retry: Retry | None, progress: Reporter
+    ) -> None:
+        self.waiting = waiting
+        self.clock = clock
+        self.retry = retry
+        self.progress = progress
+        self.backlog = Backlog()
+        self.refused: dict[str, BaseException] = {}
+        self.rows = _current(self._jobs())
+        self.since = time.time()
+
+    def _jobs(self) -> list[Waitable]:
+        return [group[0] for group in self.waiting.values()]
+
+    def run(self, slowest: float) -> Iterator[Outcome]:
+        """Yield outcomes until nothing is waited for any more."""
+        pace = Pace(((job.project, self.rows[job.id].system) for job in self._jobs()), slowest)
+        progressed = False
+        while self.waiting:
+            began = time.monotonic()
+            before = len(self.waiting)
+            yield from self._settled(self._ended())
+            self.clock.tick(self.rows[i] for i in self.waiting)
+            self._submit_waiting(progressed)
+            yield from self._given_up()
+            progressed = len(self.waiting) < before
+            if self.waiting:
+                pace.wait(time.monotonic() - began, progressed, _shortest(self.clock.left(i) for i in self.waiting))
+                self.rows = _current(self._jobs())
+
+    def _ended(self) -> list[JobRow]:
+        """Return the jobs that have ended; look at all of them unless the record knows of some."""
+        known = [self.rows[i] for i in self.waiting if self.rows[i].status == SUCCEEDED]
+        if known:
+            return known
+        seen: dict[str, JobRow] = {}
+        for project, group in _by_project(self._jobs()):
+            seen.update(sync(project, [self.rows[job.id] for job in group], since=self.since))
+        self.rows = seen
+        return [row for row in seen.values() if row.status in ENDED]
+
+    def _settled(self, ended: Sequence[JobRow]) -> Iterator[Outcome]:
+        """Yield the outcomes of ended jobs; those that are tried again go on being waited for."""
+        outcomes: dict[str, Outcome] = {}
+        for row in ended:
+            for job in self.waiting[row.id]:
+                job.refresh(row)
+            outcomes[row.id] = read_outcome(row)
+        failed = [(self.waiting[i][0], o.error) for i, o in outcomes.items() if o.error is not None]
+        again = try_again(failed, self.retry)
+        self.rows.update({job.id: job.row for job, _ in failed if job.id in again})
+        for job_id in [i for i in outcomes if i not in again]:
+            group = self.waiting.pop(job_id)
+            self.progress.update(1, **_word_counts(self.rows, self.waiting))
+            yield from (replace(outcomes.pop(job_id), job=job) for job in group[:1])
+            yield from (replace(read_outcome(job.row), job=job) for job in group[1:])
+
+    def _submit_waiting(self, progressed: bool) -> None:
+        """Submit the jobs for which the queue had no room before."""
+        waiting = [job for job in self._jobs() if waits_for_room(self.rows[job.id])]
+        for project, group in _by_project(waiting):
+            rows = [self.rows[job.id] for job in group]
+            self.refused.update(self.backlog.push(project, rows, progressed=progressed))
+            self.rows.update(_current(group))
+
+    def _given_up(self) -> Iterator[Outcome]:
+        """Yield an error for jobs that cannot be waited for, or not any longer."""
+        for job_id in [i for i in self.waiting if self._is_hopeless(i) or self.clock.is_over(i)]:
+            error = self.refused.get(job_id) or _not_there(self.rows[job_id], self.clock.limit)
+            yield from (Outcome(job, error=error) for job in self.waiting.pop(job_id))
+
+    def _is_hopeless(self, job_id: str) -> bool:
+        row = self.rows[job_id]
+        return row.status == CREATED and not waits_for_room(row)
+
+
+def _shortest(times: Iterable[float | None]) -> float | None:
+    known = [t for t in times if t is not None]
+    return min(known) if known else None
+
+
+def _not_there(row: JobRow, limit: float | None) -> BaseException:
+    if row.status == CREATED and not waits_for_room(row):
+        return InvalidCallError(f"job {row.id} was never started; call start() first")
+    where = "waits for room in the queue" if row.status == CREATED else f"is {row.remote_status}"
+    return ExPyReTimeoutError(
+        f"job {row.id} on {row.system} has no result after {limit:g} s of waiting (it {where}); "
+        "it goes on, ask again later or with a longer timeout"
+    )
+
+
+def _current(jobs: Sequence[Waitable]) -> dict[str, JobRow]:
+    rows: dict[str, JobRow] = {}
+    for project, group in _by_project(jobs):
+        rows.update(project.record.rows([job.id for job in group]))
+    return rows
+
+
+def _by_project(jobs: Sequence[Waitable]) -> Iterable[tuple[Project, list[Waitable]]]:
+    groups: dict[int, tuple[Project, list[Waitable]]] = {}
+    for job in jobs:
+        groups.setdefault(id(job.project), (job.project, []))[1].append(job)
+    return groups.values()
+
+
+def _word_counts(rows: dict[str, JobRow], waiting: dict[str, list[Waitable]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for job_id in waiting:
+        word = rows[job_id].remote_status
+        if word in ALIVE:
+            counts[str(word)] = counts.get(str(word), 0) + 1
+    return counts

@@ -1,0 +1,9 @@
+"""Submitting recorded jobs, exactly once and as many as the queue takes."""
+
+from __future__ import annotations
+
+from expyre.launch.backlog import Backlog, waits_for_room
+from expyre.launch.launching import launch
+from expyre.launch.options import LaunchOptions
+
+__all__ = ["Backlog", "LaunchOptions", "launch", "waits_for_room"]
