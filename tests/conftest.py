@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["clusters.fixtures"]
+
 # numerical libraries of the workers would compete for the cores; they read this once, when they are loaded
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -47,5 +49,3 @@ def change_test_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run the test in its own directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-

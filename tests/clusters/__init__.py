@@ -1,0 +1,1 @@
+"""Real queue systems and SSH servers on this machine, for tests."""
