@@ -10,13 +10,27 @@ from pathlib import Path
 from expyre import stage
 from expyre.system import System
 
-__all__ = ["commands_of"]
+__all__ = ["Commands"]
 
 
-def commands_of(directory: Path, system: System, python_cmd: str) -> tuple[str, ...]:
-    """Return the lines of the script of the job staged in a directory."""
-    commands = stage.job_commands(directory, _python(system, python_cmd))
-    return (*_here_importable(), *commands) if system.host is None else tuple(commands)
+class Commands:
+    """Gives the lines of the scripts of jobs.
+
+    Parameters
+    ----------
+    system
+        Where the jobs are to run.
+    python_cmd
+        Their interpreter.
+    """
+
+    def __init__(self, system: System, python_cmd: str) -> None:
+        self._python = _python(system, python_cmd)
+        self._before = tuple(_here_importable()) if system.host is None else ()
+
+    def of(self, directory: Path) -> tuple[str, ...]:
+        """Return the lines for the job staged in a directory."""
+        return (*self._before, *stage.job_commands(directory, self._python))
 
 
 def _python(system: System, python_cmd: str) -> str:

@@ -24,7 +24,7 @@ from expyre.errors import (
 )
 from expyre.jobsdb import Change, JobRow
 from expyre.launch.claim import Claim
-from expyre.launch.commands import commands_of
+from expyre.launch.commands import Commands
 from expyre.launch.options import LaunchOptions
 from expyre.owners import owner_token
 from expyre.patience import tries_and_pause
@@ -112,6 +112,8 @@ class _Batch:
 
     def __init__(self, project: Project, system: System, options: LaunchOptions) -> None:
         self.project, self.system, self.options = project, system, options
+        self.commands = Commands(system, options.python_cmd)
+        self.details = options.to_details()
         self.tries, self.pause = tries_and_pause()
 
     def launch(self, job_ids: Sequence[str]) -> Failures:
@@ -159,7 +161,7 @@ class _Batch:
             return {}
         token_of = {job_id: row.token or "" for job_id, row in self.project.record.rows(job_ids).items()}
         found = self.system.find([token for token in token_of.values() if token], self.project.stage_dir)
-        adopted = [_submitted(i, found[token], self.options, {}) for i, token in token_of.items() if token in found]
+        adopted = [self._submitted(i, found[token], {}) for i, token in token_of.items() if token in found]
         self.project.record.step(adopted)
         return {i: token for i, token in token_of.items() if token not in found}
 
@@ -179,30 +181,28 @@ class _Batch:
 
     def _record_submitted(self, answers: Mapping[str, Submitted | ExPyReError]) -> None:
         accepted = {i: answer for i, answer in answers.items() if isinstance(answer, Submitted)}
-        changes = [_submitted(i, x.remote_id, self.options, _details(x)) for i, x in accepted.items()]
-        self.project.record.step(changes)
+        self.project.record.step([self._submitted(i, x.remote_id, _details(x)) for i, x in accepted.items()])
+
+    def _submitted(self, job_id: str, remote_id: str, details: dict[str, Any]) -> Change:
+        name = self.options.system_name
+        return Change(
+            job_id,
+            status=SUBMITTED,
+            expect=(CREATED,),
+            remote_id=remote_id,
+            system=name,
+            details={"submit_state": "submitted", "t_submitted": time.time(), **self.details, **details},
+            note=f"submitted to {name} as {remote_id}",
+        )
 
     def _as_launch(self, row: JobRow, token: str) -> Launch:
         directory, options = Path(row.from_dir), self.options
-        commands = commands_of(directory, self.system, options.python_cmd)
         shape = (options.header_extra, options.exact_fit, options.partial_node)
-        return Launch(row.id, directory, options.resources, commands, token, *shape)
+        return Launch(row.id, directory, options.resources, self.commands.of(directory), token, *shape)
 
 
 def _given_up(job_id: str) -> SubmitFailed:
     return SubmitFailed(f"another process has been submitting job {job_id} for {_PATIENCE:.0f} s; rerun later")
-
-
-def _submitted(job_id: str, remote_id: str, options: LaunchOptions, details: dict[str, Any]) -> Change:
-    return Change(
-        job_id,
-        status=SUBMITTED,
-        expect=(CREATED,),
-        remote_id=remote_id,
-        system=options.system_name,
-        details={"submit_state": "submitted", "t_submitted": time.time(), **options.to_details(), **details},
-        note=f"submitted to {options.system_name} as {remote_id}",
-    )
 
 
 def _details(answer: Submitted) -> dict[str, Any]:
