@@ -22,15 +22,20 @@ class Commands:
         Where the jobs are to run.
     python_cmd
         Their interpreter.
+
+    Attributes
+    ----------
+    python
+        What starts it there, shell text.
     """
 
     def __init__(self, system: System, python_cmd: str) -> None:
-        self._python = _python(system, python_cmd)
+        self.python = _python(system, python_cmd)
         self._before = tuple(_here_importable()) if system.host is None else ()
 
     def of(self, directory: Path) -> tuple[str, ...]:
         """Return the lines for the job staged in a directory."""
-        return (*self._before, *stage.job_commands(directory, self._python))
+        return (*self._before, *stage.job_commands(directory, self.python))
 
 
 def _python(system: System, python_cmd: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from expyre import stage
+from expyre.checkup import handshake
 from expyre.errors import (
     ExPyReError,
     GatherError,
@@ -123,6 +125,7 @@ class _Batch:
         deadline = time.monotonic() + _PATIENCE
         while left:
             try:
+                self._make_sure_of_host(left)
                 left = self._round(left, failures)
             except (TransportError, SchedulerError) as error:
                 self._wait_after(error)
@@ -132,6 +135,13 @@ class _Batch:
             if left:
                 time.sleep(0.05)
         return failures
+
+    def _make_sure_of_host(self, job_ids: Sequence[str]) -> None:
+        """Refuse at once what is bound to fail on the host; looked at once a day."""
+        rows = self.project.record.rows(job_ids).values()
+        prepared = any((Path(row.from_dir) / stage.names.PRE_RUN).exists() for row in rows)
+        name, root = self.options.system_name, self.project.stage_root
+        handshake(name, self.system, root, self.commands.python, prepared)
 
     def _wait_after(self, error: TransportError | SchedulerError) -> None:
         """Wait before the next try, or raise the error if there is to be none."""
