@@ -15,7 +15,7 @@ from typing import Final
 
 from expyre.checkup import pbs, sge, slurm
 from expyre.checkup.answers import Answer, pairs, split
-from expyre.checkup.queues import Queue
+from expyre.checkup.queues import Queue, kilobytes
 from expyre.checkup.script import Question, script
 from expyre.errors import TransportError
 from expyre.system import System
@@ -38,6 +38,9 @@ class Who:
     home: str = ""
     shell: str = ""
     system: str = ""
+    scratch: str = ""
+    num_cores: int = 0
+    mem_kb: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,15 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
+class OtherPython:
+    """A Python that is not the one that jobs find."""
+
+    path: str
+    version: tuple[int, ...]
+    cloudpickle: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """What was found on a host.
 
@@ -132,6 +144,10 @@ class Facts:
         Queue systems that were asked, by name.
     quota
         What the command ``quota`` said.
+    others
+        Other Pythons that are there.
+    modules
+        Names of modules that may bring Python.
     """
 
     host: str | None
@@ -145,6 +161,8 @@ class Facts:
     prepared: bool = True
     queues: Mapping[str, Queue] = field(default_factory=dict)
     quota: str = ""
+    others: tuple[OtherPython, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 def examine(system: System, stage_root: Path, python_cmd: str = "python3", *, brief: bool = False) -> Facts:
@@ -208,24 +226,52 @@ def collect(transport: Transport, question: Question) -> Facts:
 def _facts(
     host: str | None, question: Question, answers: Mapping[str, Answer], mark: str, times: tuple[float, float]
 ) -> Facts:
-    who = pairs(answers["who"])
-    groups = frozenset(who.get("groups", "").split())
-    names = ("user", "host", "home", "shell", "system")
+    who = _who(answers["who"])
     ready = pairs(answers.get("ready")) if "ready" in answers else None
     return Facts(
         host=host,
         seconds=times[1] - times[0],
-        skew=_skew(who.get("clock", ""), *times),
-        who=Who(groups=groups, **{name: who.get(name, "") for name in names}),
+        skew=_skew(pairs(answers["who"]).get("clock", ""), *times),
+        who=who,
         tools=pairs(answers.get("tools")),
         space=_space(question.place, answers.get("place")),
         python=_interpreter(question, answers.get("python"), mark),
         ready_tools=ready,
         prepared=ready is None or ready.pop("prepared", "") == "yes",
-        queues={queue.name: queue for queue in (slurm.parse(answers, groups), pbs.parse(answers), sge.parse(answers))
-                if queue is not None},
+        queues={queue.name: queue for queue in _queues(answers, who.groups)},
         quota=answers.get("quota", Answer()).text.strip(),
-    )  # fmt: skip
+        others=_others(answers.get("others")),
+        modules=tuple(line.split("(")[0].strip() for line in answers.get("modules", Answer()).lines),
+    )
+
+
+def _queues(answers: Mapping[str, Answer], groups: frozenset[str]) -> list[Queue]:
+    found = (slurm.parse(answers, groups), pbs.parse(answers), sge.parse(answers))
+    return [queue for queue in found if queue is not None]
+
+
+def _who(answer: Answer) -> Who:
+    found = pairs(answer)
+    names = ("user", "host", "home", "shell", "system", "scratch")
+    cores = found.get("cores", "")
+    return Who(
+        groups=frozenset(found.get("groups", "").split()),
+        num_cores=int(cores) if cores.isdigit() else 0,
+        mem_kb=kilobytes(found.get("memory", "")),
+        **{name: found.get(name, "") for name in names},
+    )
+
+
+def _others(answer: Answer | None) -> tuple[OtherPython, ...]:
+    found = []
+    for path, words in pairs(answer).items():
+        version, _, cloudpickle = words.partition(" ")
+        found.append(OtherPython(path, _version(version), cloudpickle == "yes"))
+    return tuple(found)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(".") if word.isdigit())
 
 
 def _skew(clock: str, begin: float, end: float) -> float:
@@ -238,7 +284,7 @@ def _skew(clock: str, begin: float, end: float) -> float:
 
 def _space(wanted: str, answer: Answer | None) -> Space:
     found = pairs(answer)
-    trouble = found.get("trouble", "")
+    trouble = found.get("trouble", "").rpartition(": ")[2]
     if "obstacle" in found:
         trouble = f"{found['obstacle']} is not a directory"
     elif "path" not in found:
@@ -267,7 +313,7 @@ def _free(line: str) -> int | None:
 
 def _interpreter(question: Question, answer: Answer | None, mark: str) -> Interpreter:
     found = pairs(answer, f"{mark} py ")
-    version = tuple(int(word) for word in found.get("version", "").split(".") if word.isdigit())
+    version = _version(found.get("version", ""))
     said = "" if answer is None else answer.error.strip()
     return Interpreter(
         question.python,

@@ -41,6 +41,24 @@ printf '\n%s error %s\n%s\n%s end %s %s\n' "$M" "$n" "$e" "$M" "$n" "$r"
 
 _WHO = r"""echo "clock=$(date +%s)"; echo "user=$(id -un)"; echo "groups=$(id -Gn)"
 echo "host=$(hostname 2>/dev/null || uname -n)"; echo "home=$HOME"; echo "shell=$SHELL"; echo "system=$(uname -srm)"
+echo "cores=$(nproc 2>/dev/null)"; echo "memory=$(sed -n 's/^MemTotal: *//p' /proc/meminfo 2>/dev/null)"
+echo "scratch=${SCRATCH:-${WORK:-}}"
+"""
+
+# Other Pythons than the one in PATH: environments in the home directory, and what modules offer.
+_OTHERS = r"""n=0
+for p in "$HOME"/.venv/bin/python3 "$HOME"/*/bin/python3 "$HOME"/.conda/envs/*/bin/python3 \
+ "$HOME"/*/envs/*/bin/python3 /opt/*/bin/python3 /usr/local/bin/python3 /usr/bin/python3
+do
+[ -x "$p" ] || continue
+n=$((n+1)); [ $n -gt 12 ] && break
+v=$("$p" -c "import sys; print(sys.version.split()[0])" 2>/dev/null) || continue
+"$p" -c "import cloudpickle" >/dev/null 2>&1 && c=yes || c=no
+echo "$p=$v $c"
+done
+"""
+_MODULES = r"""source /etc/profile >/dev/null 2>&1
+module -t avail python 2>&1 | grep -iE '^(python|.*/python|.*conda)' | head -n 5
 """
 
 # Writes and removes one MiB where the run directory is, or in the nearest directory above it that exists.
@@ -102,6 +120,8 @@ class Question:
         Scripts that ask queue systems.
     quota
         Whether to ask for the quota of the user.
+    search
+        Whether to look for other Pythons.
     """
 
     place: str
@@ -111,6 +131,7 @@ class Question:
     pre_submit_cmds: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     quota: bool = False
+    search: bool = False
 
 
 def script(question: Question, mark: str) -> str:
@@ -124,10 +145,15 @@ def script(question: Question, mark: str) -> str:
         f"part place 30 sh -c {shlex.quote(_PLACE)} sh {quoted_directory(question.place)} {mark[-8:]}",
         "have quota && part quota 5 quota" if question.quota else "",
         *question.queues,
+        *_search(question.search),
         part("python", 60, _job_words(question, mark)),
         "exit 0",
     ]
     return "\n".join(filter(None, parts)) + "\n"
+
+
+def _search(wanted: bool) -> list[str]:
+    return [part("others", 40, ["sh", "-c", _OTHERS]), part("modules", 20, ["bash", "-c", _MODULES])] if wanted else []
 
 
 def part(name: str, seconds: int, words: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import click
 from expyre.cli.session import Session
 from expyre.states import GROUPS, STATUSES
 
-__all__ = ["complete_id", "complete_id_filter", "complete_status", "complete_system"]
+__all__ = ["complete_configured", "complete_id", "complete_id_filter", "complete_status", "complete_system"]
 
 _MOST = 200
 _Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -65,3 +65,9 @@ def complete_status(ctx: click.Context, param: click.Parameter, incomplete: str)
 def complete_system(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return systems of the record that begin so."""
     return _last_item(sorted({system for system, _ in _session(ctx).record.counts() if system}), incomplete)
+
+
+@_quietly
+def complete_configured(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return configured systems that begin so."""
+    return [name for name in _session(ctx).project.systems if name.startswith(incomplete)]

@@ -36,6 +36,8 @@ COMMANDS: dict[str, Entry] = {
     "stats": Entry("Look", "stats", "stats", "Report times, core-hours and waste."),
     "plan": Entry("Look", "plan", "plan", "Say what a script would submit, without submitting."),
     "config": Entry("Look", "config", "config", "Show the configuration files, systems and record in use."),
+    "doctor": Entry("Set up", "doctor", "doctor", "Check what jobs on a system need, and say what to change."),
+    "init": Entry("Set up", "init", "init", "Write a configuration for a host from what is found there."),
     "sync": Entry("Act", "sync", "sync", "Fetch statuses and results of jobs."),
     "cancel": Entry("Act", "queue", "cancel", "Take jobs out of the queue, or stop them."),
     "hold": Entry("Act", "queue", "hold", "Keep queued jobs from starting."),
