@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["clusters.fixtures"]
+pytest_plugins = ["clusters.fixtures", "remote_systems"]
 
 # numerical libraries of the workers would compete for the cores; they read this once, when they are loaded
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-_MARKS = {"slow": "takes long", "remote": "needs configured systems", "perf": "compares times", "mpi": "uses mpirun"}
+_MARKS = {
+    "slow": "takes long",
+    "remote": "runs on the systems of $HOME/.expyre/config.json",
+    "perf": "compares times",
+    "mpi": "uses mpirun",
+}
 _OPTIONS = {"slow": "--runslow", "remote": "--runremote", "perf": "--runperf"}
 
 

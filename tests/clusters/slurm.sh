@@ -124,7 +124,7 @@ settings() {
 	EpilogMsgTime=0
 	SlurmdTimeout=300
 	SlurmctldTimeout=2
-	MessageTimeout=30
+	MessageTimeout=10
 	InactiveLimit=0
 	WaitTime=0
 	MaxJobCount=20000

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,35 +37,3 @@ def init_mpipool() -> Iterator[None]:
 def quippy() -> Any:
     """The quippy module."""
     return pytest.importorskip("quippy")
-
-
-@pytest.fixture
-def expyre_systems(tmp_path: Path) -> Any:
-    """The systems of the user's configuration that EXPYRE_PYTEST_SYSTEMS selects, with a record of their own."""
-    from expyre import config
-
-    home = Path.home().resolve()
-    if home not in tmp_path.resolve().parents:
-        pytest.xfail("jobs need a directory below $HOME: use --basetemp $HOME/pytest")
-    if not (home / ".expyre" / "config.json").exists():
-        pytest.skip("needs systems in $HOME/.expyre/config.json")
-    (tmp_path / ".expyre").mkdir()
-    shutil.copy(home / ".expyre" / "config.json", tmp_path / ".expyre" / "config.json")
-    config.init(tmp_path)
-    wanted = re.compile(os.environ.get("EXPYRE_PYTEST_SYSTEMS", ""))
-    for name in [name for name in config.systems if not wanted.search(name)]:
-        del config.systems[name]
-    return config.systems
-
-
-@pytest.fixture
-def remoteinfo_env(repo_root: Path) -> Callable[[dict[str, Any]], None]:
-    """A function that adds to a dict of RemoteInfo keywords what WFL_PYTEST_EXPYRE_INFO says, and PYTHONPATH."""
-
-    def add(info: dict[str, Any]) -> None:
-        extra = json.loads(os.environ.get("WFL_PYTEST_EXPYRE_INFO", "{}"))
-        info.setdefault("resources", {}).update(extra.pop("resources", {}))
-        info.update(extra)
-        info["env_vars"] = [*info.get("env_vars", []), f"PYTHONPATH={repo_root}:$PYTHONPATH"]
-
-    return add
