@@ -17,7 +17,7 @@ from expyre.cli.complete import complete_id
 from expyre.cli.output import Screen, echo_json, json_option, warn
 from expyre.cli.resolve import one
 from expyre.cli.session import Session, pass_session
-from expyre.errors import ExPyReError, RequestError
+from expyre.errors import ExPyReError
 from expyre.states import GROUPS
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ __all__ = ["STREAMS", "Tail", "job_directory", "log_files", "logs", "system_of"]
 
 STREAMS = ("stdout", "stderr", "job stdout", "job stderr")
 _PAUSE = 0.2
+_REMOTE_PAUSE = 2.0
 _LOOKS = 10  # the queue is asked at every tenth look at the files
 _BLOCK = 1 << 16
 
 
 @click.command()
 @click.argument("job", shell_complete=complete_id)
-@click.option("-f", "--follow", is_flag=True, help="Go on printing while the job runs on this machine.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing while the job runs.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each file.")
 @click.option("--only", type=click.Choice([name.replace(" ", "-") for name in STREAMS]), help="Only this file.")
 @click.option("--no-fetch", is_flag=True, help="Print what is here; ask no other host for more.")
@@ -81,10 +82,13 @@ def job_directory(system: System | None, row: JobRow) -> Path:
 
 def log_files(directory: Path, job_id: str) -> dict[str, Path]:
     """Return the files of a job's output by the names of `STREAMS`."""
+    return {name: _as_written(directory, file) for name, file in zip(STREAMS, _file_names(job_id), strict=True)}
+
+
+def _file_names(job_id: str) -> tuple[str, ...]:
     from expyre.stage import names
 
-    files = (names.STDOUT, names.STDERR, names.job_stdout(job_id), names.job_stderr(job_id))
-    return {name: _as_written(directory, file) for name, file in zip(STREAMS, files, strict=True)}
+    return names.STDOUT, names.STDERR, names.job_stdout(job_id), names.job_stderr(job_id)
 
 
 def _as_written(directory: Path, file: str) -> Path:
@@ -94,11 +98,12 @@ def _as_written(directory: Path, file: str) -> Path:
 
 
 def _fetch(system: System | None, row: JobRow) -> None:
-    """Bring the files of a running job on another host here; say so if that fails."""
+    """Bring the output of a running job on another host here; say so if that fails."""
     if system is None or system.host is None or row.status not in GROUPS["ongoing"] or not row.remote_id:
         return
+    names = _file_names(row.id)
     try:
-        system.collect([Path(row.from_dir or "")])
+        system.collect_files(Path(row.from_dir or ""), [*names, *(name.replace("=", "EQ") for name in names)])
     except (ExPyReError, OSError) as exc:
         warn(f"the output as it is on {system.host} could not be fetched: {exc}")
 
@@ -160,27 +165,26 @@ def _print_all(tails: dict[str, Tail], lines: int | None, *, headed: bool) -> st
 def _follow(
     session: Session, system: System | None, row: JobRow, tails: dict[str, Tail], shown: str, *, headed: bool
 ) -> None:
-    if system is not None and system.host is not None:
-        message = f"only jobs on this machine can be followed; {row.id} runs on {system.host}: repeat `xpr logs`"
-        raise RequestError(message)
-    for name, text in _growth(session, row, tails):
+    for name, text in _growth(session, system, row, tails):
         if headed and name != shown:
             click.echo(_heading(name, tails[name].path))
         click.echo(text, nl=False)
         shown = name
 
 
-def _growth(session: Session, row: JobRow, tails: dict[str, Tail]) -> Iterator[tuple[str, str]]:
+def _growth(session: Session, system: System | None, row: JobRow, tails: dict[str, Tail]) -> Iterator[tuple[str, str]]:
     """Yield what is added to files until the job has ended, and once more after it."""
-    over = False
+    far = system is not None and system.host is not None
     for look in count():
-        over = _ended(session, row, ask=look % _LOOKS == 0)
+        over = _ended(session, row, ask=far or look % _LOOKS == 0)
+        if far and not over:
+            _fetch(system, row)
         for name, tail in tails.items():
             if text := tail.more():
                 yield name, text
         if over:
             return
-        time.sleep(_PAUSE)
+        time.sleep(_REMOTE_PAUSE if far else _PAUSE)
 
 
 def _ended(session: Session, row: JobRow, *, ask: bool) -> bool:

@@ -111,13 +111,23 @@ def _print(row: JobRow, answer: Answer) -> None:
 def _answer(session: Session, row: JobRow) -> Answer:
     system = system_of(session, row)
     if row.status == CREATED:
-        return _not_submitted(row)
+        return _not_submitted(row, system)
     if row.status == SUBMITTED:
-        return _waiting(row, system)
+        return _waiting(session, row, system)
     if row.status in (FAILED, DIED):
-        return _failed(row, system)
+        return _failed(session, row, system)
     state, step = _STATES[row.status]
-    return Answer(state, list(_since(row)), next=step)
+    return Answer(state, [*_since(row), *_tries(session, row)], next=step)
+
+
+def _tries(session: Session, row: JobRow) -> list[str]:
+    """Return what the history says of earlier tries."""
+    if not row.tries:
+        return []
+    notes = [
+        note for *_, note in session.record.history(row.id) if note and ("tried again" in note or note == "xpr retry")
+    ]
+    return [f"try {number}: {note}" for number, note in enumerate(notes, 2)]
 
 
 def _since(row: JobRow) -> Iterator[str]:
@@ -126,7 +136,14 @@ def _since(row: JobRow) -> Iterator[str]:
         yield f"for {duration(time.time() - row.t_started)}" + (f" of {duration(limit)} asked for" if limit else "")
 
 
-def _not_submitted(row: JobRow) -> Answer:
+def _not_submitted(row: JobRow, system: System | None) -> Answer:
+    from expyre.launch import waits_for_room
+
+    if waits_for_room(row):
+        limit = None if system is None else system.max_queued
+        why = f"max_queued of system {row.system} is {limit}" if limit else f"the queue of {row.system} takes no more"
+        step = "let the script wait for its results, or run it again: it submits jobs as others end"
+        return Answer("it waits until the queue has room for it", [why], next=step)
     if row.submit_state != "submitting":
         return Answer("it was never submitted, or the queue refused it", next="run the script again to submit it")
     from expyre.owners import owner_alive
@@ -137,14 +154,14 @@ def _not_submitted(row: JobRow) -> Answer:
     return Answer("the process that was submitting it has died", [f"it was {row.owner}"], next=step)
 
 
-def _waiting(row: JobRow, system: System | None) -> Answer:
+def _waiting(session: Session, row: JobRow, system: System | None) -> Answer:
     held = row.remote_status == HELD
     state = "it is held in the queue" if held else "it waits in the queue"
     if row.t_submitted is not None:
         state += f", submitted {duration(time.time() - row.t_submitted)} ago"
     step = "let it go on: xpr release {id}" if held else "wait, or ask for less (xpr show {id} says for what it asked)"
     about = f"queue: {row.system}, id there {row.remote_id}, state {row.remote_status}"
-    answer = Answer(state, [about, *_queue_says(row, system)], next=step)
+    answer = Answer(state, [about, *_queue_says(row, system), *_tries(session, row)], next=step)
     if row.unknown_since is not None:
         answer.details.append(f"the queue has not known it for {duration(time.time() - row.unknown_since)}")
         answer.next = "look again: xpr sync {id}"
@@ -164,7 +181,7 @@ def _queue_says(row: JobRow, system: System | None) -> list[str]:
     return [f"the queue says: {reason}"] if reason else ["the queue gives no reason"]
 
 
-def _failed(row: JobRow, system: System | None) -> Answer:
+def _failed(session: Session, row: JobRow, system: System | None) -> Answer:
     from expyre import stage
 
     logs = _last_lines(row, system)
@@ -175,6 +192,7 @@ def _failed(row: JobRow, system: System | None) -> Answer:
         return Answer(f"its function raised an error ({headline})", logs=logs | _cut("error", error), next=step)
     state, step = _ENDS.get(row.reason or "", _DIED)
     details = [f"{name}: {value}" for name, value in _death(row) if value not in (None, "")]
+    details += _tries(session, row)
     return Answer(state, details, logs=logs | _cut("error", error), next=step)
 
 

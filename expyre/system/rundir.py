@@ -50,6 +50,10 @@ class RunDir:
         if names:
             self.transport.fetch(self.path, names, local_dir, exclude=_NEVER_FETCHED)
 
+    def fetch_files(self, name: str, files: Sequence[str], local_dir: Path) -> None:
+        """Copy those of the files that a job's directory has into ``local_dir``."""
+        self.transport.fetch(f"{self.path}/{name}", files, local_dir)
+
     def files(self, names: Sequence[str]) -> set[str]:
         """Return the paths, relative to this directory, of all files in jobs' directories."""
         script = f"{self._cd} 1\nfind {_words('./' + name for name in names)} ! -type d -print0"

@@ -308,6 +308,11 @@ class System:
         if self.remote_rundir is not None:
             self.rundir.fetch([stage_dir.name for stage_dir in stage_dirs], stage_dirs[0].parent)
 
+    def collect_files(self, stage_dir: Path, files: Sequence[str]) -> None:
+        """Bring some files of a job back into its stage directory, as they are now; those not there are left out."""
+        if self.remote_rundir is not None:
+            self.rundir.fetch_files(stage_dir.name, files, stage_dir)
+
     def get_remotes(
         self,
         local_dir: Path | str,
