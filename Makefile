@@ -1,5 +1,6 @@
 # make demo    set up and run the main job on the embedded local system
 # make test    set up and run the tests; PYTEST_ARGS adds options (--runslow, --runremote, -k …)
+# make test-remote  the tests for users' own systems, on a Slurm over SSH that is brought up here
 # make test-mpi  the tests that run under mpiexec
 # make lint    style and types
 # make docs    the documentation, warnings are errors
@@ -7,8 +8,14 @@
 
 PYTHON_IN_VENV = .venv/bin/python
 PYTEST_ARGS ?=
+# what tests use if it is there: a probe, or a probe and its Debian package
+TEST_PACKAGES = rsync ssh=openssh-client sshd=openssh-server /usr/lib/openssh/sftp-server=openssh-sftp-server \
+	munged=munge slurmctld slurmd sbatch=slurm-client \
+	/usr/lib/*/slurm-wlm/select_cons_tres.so=slurm-wlm-basic-plugins \
+	slurmdbd mariadbd=mariadb-server /usr/lib/*/slurm-wlm/accounting_storage_mysql.so=slurm-wlm-mysql-plugin \
+	sge_qmaster=gridengine-master sge_execd=gridengine-exec qconf=gridengine-client
 
-.PHONY: help demo test test-mpi lint docs bench clean
+.PHONY: help demo test test-remote test-mpi lint docs bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -19,8 +26,14 @@ demo:
 
 test:
 	@tools/bootstrap.sh test
-	@tools/packages.sh rsync
+	@tools/packages.sh $(TEST_PACKAGES)
 	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-remote:
+	@tools/bootstrap.sh test
+	@tools/packages.sh $(TEST_PACKAGES)
+	$(PYTHON_IN_VENV) tests/clusters/remote_home.py \
+		$(PYTHON_IN_VENV) -m pytest -q --runremote --clean --basetemp @HOME@/pytest -m remote $(PYTEST_ARGS)
 
 test-mpi:
 	@tools/bootstrap.sh test

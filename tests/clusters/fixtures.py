@@ -5,11 +5,18 @@ Every process of ``pytest -n`` has its own, so that a test may stop a daemon or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from clusters import slurm_ssh
 from clusters.slurm import SlurmCluster, running_slurm
+from clusters.slurm_ssh import SlurmOverSsh, make_project, slurm_system
+
+if TYPE_CHECKING:
+    from expyre.config import Project
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +45,42 @@ def slurm_env(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     slurm.repair()
     yield slurm
     slurm.repair()
+
+
+@pytest.fixture(scope="session")
+def slurm_login(slurm: SlurmCluster) -> Iterator[SlurmOverSsh]:
+    """An SSH login to the Slurm without accounting, with variables and a PATH of its own."""
+    if reason := slurm_ssh.missing():
+        pytest.skip(reason)
+    with slurm_ssh.slurm_login(slurm) as login:
+        yield login
+
+
+@pytest.fixture
+def slurm_over_ssh(
+    slurm_env: SlurmCluster, slurm_login: SlurmOverSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Project]]:
+    """A function that makes a project of one system ``slurm`` the default project.
+
+    Its parameter ``transport`` is ``paramiko`` or ``openssh``, or ``local`` for commands of this machine; further ones
+    are keys of the system. The project is in ``tmp_path``, jobs run in ``tmp_path/rundir``; the cluster is whole and
+    empty before the test and after it.
+    """
+    from expyre import config
+
+    monkeypatch.setattr(config, "_current", None)
+    for name, value in slurm_login.environment.items():
+        monkeypatch.setenv(name, value)
+    projects = []
+
+    def project(transport: str = "paramiko", **more: object) -> Project:
+        if transport == "local":
+            system = slurm_system(slurm_env, tmp_path / "rundir", **more)
+        else:
+            system = slurm_login.system(tmp_path / "rundir", transport, **more)
+        projects.append(make_project(tmp_path, {"slurm": system}))
+        return projects[-1]
+
+    yield project
+    for each in projects:
+        each.close()

@@ -56,7 +56,7 @@ class SlurmCluster:
         self.accounting = accounting
         self.nodes = [f"node{i + 1}" for i in range(nodes)]
         self.port = 0
-        self._cpus = cpus
+        self.cpus = cpus
         self._settings = dict(settings or {})
         self._place: Place | None = None
 
@@ -94,7 +94,7 @@ class SlurmCluster:
         return {
             "SLURM_PORT": str(port),
             "SLURM_NODES": str(len(self.nodes)),
-            "SLURM_CPUS": str(self._cpus),
+            "SLURM_CPUS": str(self.cpus),
             "SLURM_DBD": str(int(self.accounting)),
             "SLURM_SETTINGS": " ".join(f"{name}={value}" for name, value in self._settings.items()),
         }

@@ -40,14 +40,15 @@ have_programs() {
 }
 
 install_missing() {
-    local wanted=(munged=munge slurmctld slurmd sbatch=slurm-client)
-    [ "$dbd" = 1 ] && wanted+=(slurmdbd mariadbd=mariadb-server)
-    have_programs "${wanted[@]%%=*}" && return 0
+    local programs=(munged slurmctld slurmd sbatch) lib=/usr/lib/*/slurm-wlm
+    [ "$dbd" = 1 ] && programs+=(slurmdbd mariadbd)
+    have_programs "${programs[@]}" && return 0
     if [ "${SLURM_INSTALL:-0}" = 1 ]; then
-        [ "$dbd" = 1 ] && wanted+=(/usr/lib/x86_64-linux-gnu/slurm-wlm/accounting_storage_mysql.so=slurm-wlm-mysql-plugin)
-        "$here/../../tools/packages.sh" "${wanted[@]}"
+        local packages=(munged=munge slurmctld slurmd sbatch=slurm-client "$lib/select_cons_tres.so=slurm-wlm-basic-plugins")
+        [ "$dbd" = 1 ] && packages+=(slurmdbd mariadbd=mariadb-server "$lib/jobcomp_mysql.so=slurm-wlm-mysql-plugin")
+        "$here/../../tools/packages.sh" "${packages[@]}"
     fi
-    have_programs "${wanted[@]%%=*}" || die "not installed: Slurm (SLURM_INSTALL=1, as root, installs it)"
+    have_programs "${programs[@]}" || die "not installed: Slurm (SLURM_INSTALL=1, as root, installs it)"
 }
 
 start_munge() {
