@@ -13,15 +13,21 @@ from expyre.errors import ExPyReTimeoutError as ExPyReTimeoutError
 
 if TYPE_CHECKING:
     from expyre.func import ExPyRe as ExPyRe
+    from expyre.node.runner import time_left as time_left
     from expyre.resources import Resources as Resources
     from expyre.system import System
 
     systems: dict[str, System]
 
 __version__ = "0.1.0"
-__all__ = ["ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "Resources", "__version__", "systems"]
+__all__ = ["ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "Resources", "__version__", "systems", "time_left"]
 
-_LAZY = {"ExPyRe": "expyre.func", "Resources": "expyre.resources", "systems": "expyre.config"}
+_LAZY = {
+    "ExPyRe": "expyre.func",
+    "Resources": "expyre.resources",
+    "systems": "expyre.config",
+    "time_left": "expyre.node.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ import pickle
 import signal
 import struct
 import sys
+import time
 from typing import Any, BinaryIO, Callable  # noqa: UP035  (Python 3.9)
 
 TASK = "_expyre_task_in.pckl"
@@ -30,6 +31,13 @@ TERMINATED = "_expyre_job_terminated"
 RESULT = "_tmp_expyre_job_succeeded"
 ERROR = "_tmp_expyre_job_error"
 EXCEPTION = "_tmp_expyre_job_exception"
+
+# Of the environment of a job: its time limit and what of it is kept for delivering results, in s; when it started.
+MAX_TIME = "EXPYRE_MAX_TIME"
+JOB_STARTED = "EXPYRE_JOB_STARTED"
+TIME_MARGIN = "EXPYRE_TIME_MARGIN"
+# How the text in TERMINATED begins if the time limit was near: the name of the error that it explains.
+TIMED_OUT = "TimedOut"
 
 PROTOCOL = 5
 MARK = b"\nEXPYRE1\n"
@@ -316,6 +324,75 @@ def capture_streams() -> None:
         setattr(sys, attribute, stream)
 
 
+def seconds_from(name: str) -> float | None:
+    """Return the number of seconds in an environment variable; None without one, or if it holds something else."""
+    try:
+        value = float(os.environ.get(name, ""))
+    except ValueError:
+        return None
+    return value if 0 <= value < float("inf") else None
+
+
+def time_margin(limit: float) -> float:
+    """Return how much of a time limit in s is kept for delivering results."""
+    margin = seconds_from(TIME_MARGIN)
+    return min(max(10.0, min(0.03 * limit, 60.0)), limit / 5) if margin is None else margin
+
+
+def time_left() -> float | None:
+    """Return for how many seconds this job may go on working, so that its results can still be delivered.
+
+    The end is the time limit of the job (``EXPYRE_MAX_TIME`` seconds after ``EXPYRE_JOB_STARTED``, both set by the
+    job's script) less a margin: 3 % of the limit, at least 10 s and at most 60 s, but no more than a fifth of the
+    limit; or ``EXPYRE_TIME_MARGIN`` seconds.
+
+    Returns
+    -------
+    Seconds, negative once the margin is being used up; None outside of jobs and in jobs without a limit.
+    """
+    limit, started = seconds_from(MAX_TIME), seconds_from(JOB_STARTED)
+    if limit is None or started is None:
+        return None
+    return started + limit - time_margin(limit) - time.time()
+
+
+def limit_text(what: str) -> str:
+    """Return the text that says that the time limit was near, and what happened then."""
+    limit = seconds_from(MAX_TIME) or 0.0
+    used = time.time() - (seconds_from(JOB_STARTED) or 0.0)
+    return f"{TIMED_OUT}: {what} after {used:.0f} s of its time limit of {limit:g} s\n"
+
+
+def watch_time() -> None:
+    """Leave evidence once the time limit is near, since what ends the job then may leave no time for any.
+
+    If the function gets done all the same, the evidence is removed.
+    """
+
+    def near(_number: int, _frame: Any) -> None:
+        write_text(TERMINATED, limit_text("the function was still running"))
+
+    left = time_left()
+    near.of_the_time_limit = True  # type: ignore[attr-defined]  # others may put theirs in front of it
+    try:
+        if left is not None and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+            signal.signal(signal.SIGALRM, near)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+    except (ValueError, OSError, AttributeError):
+        pass  # no such facility here
+
+
+def stop_watching_time() -> None:
+    """Remove the evidence of a function that was done in time."""
+    if time_left() is None:
+        return
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.unlink(TERMINATED)
+    except (OSError, AttributeError):
+        pass  # there is none
+
+
 def watch_signals() -> list[int]:
     """Make SIGTERM leave evidence and unwind the stack; return the list that will hold the signal.
 
@@ -326,7 +403,8 @@ def watch_signals() -> list[int]:
 
     def terminate(number: int, _frame: Any) -> None:
         received.append(number)
-        write_text(TERMINATED, f"terminated by {signal.Signals(number).name} while the function was running\n")
+        left, what = time_left(), f"terminated by {signal.Signals(number).name} while the function was running"
+        write_text(TERMINATED, f"{what}\n" if left is None or left > 0 else limit_text(what))
         raise SystemExit(128 + number)
 
     try:
@@ -356,12 +434,15 @@ def main() -> int:
         key = read_key()
         capture_streams()
         received = watch_signals()
+        watch_time()
         function, args, kwargs = load_task(key)
         write_result(function(*args, **kwargs), key)
+        stop_watching_time()
     except BaseException as exc:
         if received:  # being killed: the queue knows why, an error of the function would hide it
             return 128 + received[0]
         report(exc, key)
+        stop_watching_time()
         return 1
     finally:
         flush_streams()
@@ -373,4 +454,6 @@ if __name__ == "__main__":
     if status > 128:
         signal.signal(status - 128, signal.SIG_DFL)
         os.kill(os.getpid(), status - 128)
+    if (time_left() or 1.0) <= 0:
+        os._exit(status)  # no time is left for threads and workers that still run
     sys.exit(status)

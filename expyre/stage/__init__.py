@@ -19,6 +19,7 @@ from expyre.stage.reading import (
     markers,
     read_exception,
     read_result,
+    read_task,
     streams,
     times,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "read_exception",
     "read_list",
     "read_result",
+    "read_task",
     "reset",
     "stage",
     "streams",

@@ -19,12 +19,24 @@ from expyre.stage import names
 
 @dataclass(frozen=True)
 class Markers:
-    """Which markers are in a job's directory; ``terminated`` if its python was ended by SIGTERM or SIGKILL."""
+    """Which markers are in a job's directory.
+
+    Attributes
+    ----------
+    succeeded, failed, started
+        Whether there is a result, an error, the file written at the start.
+    terminated
+        Whether python was ended by SIGTERM or SIGKILL, or was about to be at its time limit.
+    timed_out
+        Whether the job itself has left word that its time limit was near. It counts only once the job has ended: one
+        that is near its limit says so while it runs.
+    """
 
     succeeded: bool = False
     failed: bool = False
     started: bool = False
     terminated: bool = False
+    timed_out: bool = False
 
     @property
     def ended(self) -> bool:
@@ -47,7 +59,30 @@ def markers(directory: str | Path) -> Markers:
     def there(name: str) -> bool:
         return os.path.exists(os.path.join(directory, name))
 
-    return Markers(there(names.SUCCEEDED), there(names.ERROR), there(names.STARTED), there(names.TERMINATED))
+    terminated = there(names.TERMINATED)
+    timed_out = terminated and _text(Path(directory) / names.TERMINATED).startswith(f"{runner.TIMED_OUT}:")
+    return Markers(there(names.SUCCEEDED), there(names.ERROR), there(names.STARTED), terminated, timed_out)
+
+
+def read_task(directory: str | Path, key: bytes | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return function, args and kwargs of a staged call.
+
+    Raises
+    ------
+    AuthenticationError
+        The file is truncated or not signed with the key of the job.
+    FileNotFoundError
+        There is no such file.
+    StageError
+        The call cannot be unpickled here.
+    """
+    path = Path(directory) / names.TASK
+    payload = _verified(path, key)
+    try:
+        function, args, kwargs = pickle.loads(payload)
+    except Exception as exc:
+        raise StageError(f"the call in {path} cannot be unpickled here: {type(exc).__name__}: {exc}") from exc
+    return function, args, kwargs
 
 
 def read_result(directory: str | Path, key: bytes | None) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import expyre
 from expyre import stage
 from expyre.errors import RemoteTraceback
 from expyre.stage import StageRequest
@@ -233,6 +234,73 @@ def test_being_killed_is_no_error_but_leaves_evidence(tmp_path: Path, number: in
     assert found.terminated or (whom == "everybody" and number == signal.SIGKILL)
     if number == signal.SIGTERM:
         assert "prints_and_waits" in stage.streams(staged.directory, "job").stderr
+
+
+def limits(seconds: float, margin: float) -> dict[str, Any]:
+    limit = [f"EXPYRE_MAX_TIME={seconds}", f"EXPYRE_TIME_MARGIN={margin}"]
+    return {"env_vars": [*limit, f"EXPYRE_JOB_STARTED={time.time()}"]}
+
+
+def test_near_its_time_limit_a_job_says_so(tmp_path: Path) -> None:
+    staged, process = start(tmp_path, by_value(prints_and_waits), **limits(30, 29.5))
+    until(lambda: stage.markers(staged.directory).timed_out)
+    assert process.poll() is None
+    assert "the function was still running after" in stage.error_text(staged.directory)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+    assert stage.markers(staged.directory) == stage.Markers(started=True, terminated=True, timed_out=True)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_a_signal_near_the_time_limit_is_named_so(tmp_path: Path, near: bool) -> None:
+    staged, process = start(tmp_path, by_value(prints_and_waits), **limits(1000, 999.9 if near else 1))
+    stdout = staged.directory / "_expyre_stdout"
+    until(lambda: stdout.exists() and stdout.read_text() != "")
+    until(lambda: stage.markers(staged.directory).timed_out == near)
+    os.kill(child_of(process.pid), signal.SIGTERM)
+    process.wait(20)
+    assert stage.markers(staged.directory).timed_out == near
+    assert ("time limit of 1000 s" in stage.error_text(staged.directory)) == near
+    assert "terminated by SIGTERM" in stage.error_text(staged.directory)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_is_done_in_time_after_all_leaves_no_trace_of_the_limit(tmp_path: Path, fails: bool) -> None:
+    def work(fails: bool) -> float:
+        import os.path
+        import time as clock
+
+        while not os.path.exists("_expyre_job_terminated"):
+            clock.sleep(0.01)
+        if fails:
+            raise ValueError
+        from threading import Thread
+
+        Thread(target=clock.sleep, args=(100,)).start()  # nobody waits for it when time is short
+        import expyre
+
+        left = expyre.time_left()
+        assert left is not None
+        return left
+
+    staged, _ = run(tmp_path, by_value(work), fails, **limits(60, 59.9))
+    found = stage.markers(staged.directory)
+    assert (found.succeeded, found.failed, found.terminated) == (not fails, fails, False)
+    assert fails or -59 < stage.read_result(staged.directory, staged.key) < 0
+
+
+@pytest.mark.parametrize(("limit", "margin"), [(20, 4), (100, 10), (1000, 30), (1e5, 60)])
+def test_the_margin_suits_the_limit(monkeypatch: pytest.MonkeyPatch, limit: float, margin: float) -> None:
+    for name in ("EXPYRE_MAX_TIME", "EXPYRE_TIME_MARGIN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EXPYRE_JOB_STARTED", str(time.time()))
+    assert expyre.time_left() is None
+    monkeypatch.setenv("EXPYRE_MAX_TIME", str(limit))
+    assert expyre.time_left() == pytest.approx(limit - margin, abs=5)
+    monkeypatch.setenv("EXPYRE_TIME_MARGIN", "5")
+    assert expyre.time_left() == pytest.approx(limit - 5, abs=5)
+    monkeypatch.setenv("EXPYRE_MAX_TIME", "nonsense")
+    assert expyre.time_left() is None
 
 
 def child_of(pid: int) -> int:

@@ -56,7 +56,7 @@ def project(tmp_path, monkeypatch, repo_root):
 def calls_of(inputs, *args, info=None, **kwargs):
     call = take_apart(odd_or_fail.op, (inputs, None, *args), kwargs, {"num_inputs_per_python_subprocess": 2})
     info = RemoteInfo(**(info or remote_info()))
-    return chunk_calls(call, info, cut(call, info, Sink(call.inputs), call.rng))
+    return chunk_calls(call, info, dict(enumerate(cut(call, info, Sink(call.inputs), call.rng))))
 
 
 def keys(calls):
@@ -80,7 +80,7 @@ def test_keys_depend_on_what_is_computed():
 
         call = take_apart(wfl_map.op, (inputs, None, abs), kwargs, {})
         info = RemoteInfo(**remote_info(hash_ignore=["args"] if kwargs.get("args") else []))
-        return keys(chunk_calls(call, info, cut(call, info, Sink(call.inputs), None)))
+        return keys(chunk_calls(call, info, dict(enumerate(cut(call, info, Sink(call.inputs), None)))))
 
     pytest.importorskip("wfl.map")
     first = plain(configs(9))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, Protocol
 
+from .deadline import Guard
 from .rng import InfoSource
 from .task import Chunk
 
@@ -55,6 +56,8 @@ class Chunks:
         Has results from an interrupted run, and takes those that have to wait in this one.
     own_values
         Whether nobody else has the items, so that they may be changed.
+    guard
+        Keeps the work within the time of a job.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Chunks:
         keeper: Keeper | None = None,
         *,
         own_values: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self._items = items
         self.size = size
@@ -73,6 +77,16 @@ class Chunks:
         self.position = first
         self.keeper = keeper
         self.own_values = own_values
+        self.guard = guard
+
+    @property
+    def open(self) -> bool:
+        """Whether there is time for more items."""
+        return self.guard is None or self.guard.allows()
+
+    def count_all(self) -> int:
+        """Return the number of all items, reading those that are left."""
+        return self.position + sum(1 for _ in self._items)
 
     @property
     def own_infos(self) -> bool:
@@ -80,10 +94,12 @@ class Chunks:
         return not self._source.given
 
     def take(self, calls: int = 1) -> Chunk | None:
-        """Return the items of the next so many calls of the operation, None if there is no item.
+        """Return the items of the next so many calls of the operation, None if there is no item, or no time for one.
 
         A chunk of items whose results are there has them.
         """
+        if not self.open:
+            return None
         batch, results = self._read(calls * self.size)
         if not batch:
             return None

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from .ahead import Ahead
+from .deadline import UNFINISHED
 from .identify import ItemDigests, call_record, is_one_shot
 from .rng import InfoSource
 
@@ -69,14 +70,23 @@ class Sink:
 class ItemResults:
     """An output that keeps one result per item: what a chunk brings back from another place.
 
+    Parameters
+    ----------
+    may_be_partial
+        Whether the caller can do with the results of some of the items if the job's time does not suffice for all.
+
     Attributes
     ----------
     results : list
         One entry per item, None where there is no result.
     """
 
-    def __init__(self) -> None:
+    may_be_partial = False
+
+    def __init__(self, *, may_be_partial: bool = False) -> None:
         self.results: list[Any] = []
+        if may_be_partial:
+            self.may_be_partial = True
 
 
 class _ListSink(Sink):
@@ -85,7 +95,9 @@ class _ListSink(Sink):
         self._output = output
 
     def put(self, finished: Done) -> None:
-        self._output.results.extend(finished.results)
+        results = self._output.results
+        results.extend([UNFINISHED] * (finished.chunk.first - len(results)))
+        results.extend(finished.results)
 
     def value(self) -> list[Any]:
         return self._output.results

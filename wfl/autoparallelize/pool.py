@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .batching import Chunks
+from .deadline import Guard, PartialResults, guard_of_job, results_of
 from .engines import Done, choose_engine
 from .output import ItemResults, Sink, open_output
 from .rng import PER_ITEM_INFO, InfoSource
@@ -36,7 +37,7 @@ def do_in_pool(
     *,
     executor: Any = None,
     unkeyed_kwargs: Mapping[str, Any] | None = None,
-) -> ConfigSet | list[Any] | None:
+) -> ConfigSet | list[Any] | PartialResults | None:
     """Run an operation over all inputs, in this process, in worker processes or on an executor.
 
     Parameters
@@ -69,7 +70,8 @@ def do_in_pool(
     Returns
     -------
     ConfigSet or None
-        The results, None without ``outputspec``; a plain list with one entry per item for ``ItemResults``.
+        The results, None without ``outputspec``; a plain list with one entry per item for ``ItemResults``, or
+        PartialResults if these may be partial and the time limit of the job is too near for the rest.
 
     Raises
     ------
@@ -89,14 +91,20 @@ def do_in_pool(
         sys.stderr.write(f"Running {task.name} with {announce}, "
                          f"num_inputs_per_python_subprocess={num_inputs_per_python_subprocess}\n")
     source = InfoSource(takes_per_item_info(op), rng, infos)
+    guard = guard_of_job() if isinstance(outputspec, ItemResults) and outputspec.may_be_partial else None
     with open_output(outputspec, task, iterable if iterable is not None else (), rng) as sink:
         items = sink.items(source)
         chunks = Chunks(
-            items, num_inputs_per_python_subprocess, source, sink.done, sink.keeper, own_values=sink.reads_files
+            items, num_inputs_per_python_subprocess, source, sink.done, sink.keeper, own_values=sink.reads_files,
+            guard=guard,
         )
-        with contextlib.closing(engine.run(task, chunks)) as finished:  # type: ignore[type-var]
+        with _watching(guard), contextlib.closing(engine.run(task, chunks)) as finished:  # type: ignore[type-var]
             _store(finished, sink)
-    return sink.value()
+    return sink.value() if guard is None else results_of(sink.value(), chunks.count_all())
+
+
+def _watching(guard: Guard | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if guard is None else guard.watching()
 
 
 def _store(finished: Iterator[Done], sink: Sink) -> None:

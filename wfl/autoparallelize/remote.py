@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import os
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from expyre.steps import step
 
 from .batching import Chunks
-from .engines import Done
+from .jobs import FAILED_KEY, LOCATION_KEY, Jobs
 from .output import ItemResults, open_output
 from .rng import PER_ITEM_INFO, InfoSource
-from .task import Chunk, add_note, name_of, takes_per_item_info
+from .task import Chunk, name_of, takes_per_item_info
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +31,6 @@ __all__ = ["FAILED_KEY", "chunk_calls", "do_remotely", "make_jobs"]
 
 _log = logging.getLogger(__name__)
 
-FAILED_KEY = "EXPYRE_REMOTE_JOB_FAILED"
-_LOCATION_KEY = "_ConfigSet_loc"
 # What the key of a job does not depend on: where its results are put, and how many processes it uses.
 _NOT_IN_KEY = ("outputspec", "num_python_subprocesses", "num_inputs_per_python_subprocess", "unkeyed_kwargs")
 
@@ -59,12 +54,12 @@ def _plain_tree(value: Any) -> Any:
 
 
 def _plain_atoms(atoms: Any) -> Any:
-    if _LOCATION_KEY not in atoms.info and FAILED_KEY not in atoms.info:
+    if LOCATION_KEY not in atoms.info and FAILED_KEY not in atoms.info:
         return atoms
     from wfl.configset.locations import shallow_copy
 
     new = shallow_copy(atoms)
-    for key in (_LOCATION_KEY, FAILED_KEY):
+    for key in (LOCATION_KEY, FAILED_KEY):
         new.info.pop(key, None)
     return new
 
@@ -95,8 +90,10 @@ def _env_vars(call: OpCall, remote_info: RemoteInfo) -> list[str]:
     return [*remote_info.env_vars, f"{name}=${{EXPYRE_NUM_CORES_PER_NODE}}"]
 
 
-def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> list[Call]:
-    """Return one call per chunk; its key depends on the items and the operation, not on the chunk's place."""
+def chunk_calls(
+    call: OpCall, remote_info: RemoteInfo, chunks: Mapping[int, Chunk], *, suffix: str = ""
+) -> list[Call]:
+    """Return one call per chunk; its key depends on the items and the operation, not on the chunk's number."""
     from expyre.func import Call
 
     from .pool import do_in_pool
@@ -117,12 +114,12 @@ def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> l
     keyed = {name: value for name, value in kwargs.items() if name not in ignore}
     return [
         Call(
-            f"{remote_info.job_name}_chunk_{number}",
+            f"{remote_info.job_name}_chunk_{number}{suffix}",
             do_in_pool,
             kwargs={
                 **common,
                 "iterable": [_plain(value) for value in chunk.values],
-                "outputspec": ItemResults(),
+                "outputspec": ItemResults(may_be_partial=True),
                 "kwargs": keyed if chunk.infos is None else {**keyed, PER_ITEM_INFO: chunk.infos},
             },
             input_files=remote_info.input_files,
@@ -133,147 +130,8 @@ def chunk_calls(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> l
             hash_ignore=(*_NOT_IN_KEY, *(name for name in remote_info.hash_ignore)),
             scope=remote_info.job_name,
         )
-        for number, chunk in enumerate(chunks)
+        for number, chunk in chunks.items()
     ]
-
-
-# ---------------------------------------------------------------------------------------------------- jobs
-
-
-@dataclass
-class Jobs:
-    """The jobs of one call and the chunks that they work on."""
-
-    remote_info: RemoteInfo
-    name: str
-    chunks: list[Chunk]
-    jobs: list[ExPyRe]
-    failures: list[tuple[Chunk, str, BaseException]] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Submit what was not submitted before, and with ``resubmit_killed_jobs`` what has died since."""
-        from expyre.func import start_jobs
-
-        info = self.remote_info
-        options: dict[str, Any] = {
-            "header_extra": info.header_extra, "exact_fit": info.exact_fit, "partial_node": info.partial_node
-        }
-        unique = list({job.id: job for job in self.jobs}.values())
-        _log.info("Starting %d jobs for %s on %s", len(unique), self.name, info.sys_name)
-        start_jobs(unique, info.get_resources(), info.sys_name, **options)
-        if info.resubmit_killed_jobs:
-            killed = self._killed([job for job in unique if job.recreated])
-            start_jobs(killed, info.get_resources(), info.sys_name, **options, force_rerun=True)
-
-    def _killed(self, jobs: list[ExPyRe]) -> list[ExPyRe]:
-        """Return those of the jobs of an earlier run that are known to have ended without result or exception."""
-        from expyre.errors import ExPyReJobDiedError
-        from expyre.gather import as_completed
-
-        by_id = {job.id: job for job in jobs}
-        outcomes = as_completed(jobs, timeout=0, quiet=True) if jobs else ()
-        dead = [o for o in outcomes if isinstance(o.error, ExPyReJobDiedError)]
-        return [by_id[_id(outcome.job)] for outcome in dead]
-
-    def finished(self) -> Iterator[Done]:
-        """Yield the chunks in order, as soon as they and those before them are done; failures are collected."""
-        from expyre.gather import as_completed
-        from expyre.retry import Retry
-
-        info = self.remote_info
-        waiting: dict[str, list[int]] = {}
-        for i, job in enumerate(self.jobs):
-            waiting.setdefault(job.id, []).append(i)
-        arrived: dict[int, Done] = {}
-        following = 0
-        retry = None if info.retry is None else Retry.from_spec(info.retry)
-        outcomes = as_completed(
-            self.jobs, timeout=_seconds(info.timeout), check_interval=info.check_interval, queued_counts=False,
-            label=self.name, retry=retry,
-        )
-        for outcome in outcomes:
-            for i in waiting.pop(_id(outcome.job), ()):
-                arrived[i] = self._done(self.chunks[i], self.jobs[i], outcome)
-            while following in arrived:
-                yield arrived.pop(following)
-                following += 1
-
-    def _done(self, chunk: Chunk, job: ExPyRe, outcome: Any) -> Done:
-        try:
-            value, stdout, stderr = job.finish(outcome)
-        except Exception as error:
-            return self._failed(chunk, job, error)
-        sys.stdout.write(stdout)
-        sys.stderr.write(stderr)
-        if not isinstance(value, list) or len(value) != len(chunk.paths):
-            what = f"job {job.id} returned {type(value).__name__} instead of {len(chunk.paths)} results"
-            return self._failed(chunk, job, RuntimeError(what))
-        return Done(chunk, value)
-
-    def _failed(self, chunk: Chunk, job: ExPyRe, error: BaseException) -> Done:
-        """Note a failure; if failures are to be ignored the items themselves take the place of their results."""
-        from expyre.errors import ExPyReTimeoutError
-
-        if not self.remote_info.ignore_failed_jobs or isinstance(error, ExPyReTimeoutError):
-            self.failures.append((chunk, job.id, error))
-            return Done(chunk, [], error)
-        _log.warning("job %s for %s of %s failed, its items go to the output unchanged: %s",
-                     job.id, chunk.items, self.name, error)
-        return Done(chunk, [_marked(value) for value in chunk.values])
-
-    def raise_failures(self) -> None:
-        """Raise the first failure in the order of the input, with notes on the others."""
-        if not self.failures:
-            return
-        self.failures.sort(key=lambda failure: failure[0].first)
-        lines = [f"{self.name}: job {job_id} for {chunk.items}: {type(error).__name__}: {_first_line(error)}"
-                 for chunk, job_id, error in self.failures]
-        good = len(self.chunks) - len(self.failures)
-        for line in lines:
-            _log.error(line)
-        first = self.failures[0][2]
-        add_note(first, f"{len(lines)} of {len(self.chunks)} jobs of {self.name} failed; the results of the other "
-                        f"{good} are kept for the next run:\n  " + "\n  ".join(lines))
-        raise first
-
-    def mark_processed(self) -> None:
-        """Record that the results are in the output, unless ``WFL_EXPYRE_NO_MARK_PROCESSED`` is set."""
-        if os.environ.get("WFL_EXPYRE_NO_MARK_PROCESSED", ""):
-            return
-        from expyre.jobsdb import Change
-        from expyre.states import PROCESSED
-
-        ids = dict.fromkeys(job.id for job in self.jobs)
-        if ids:
-            self.jobs[0].project.record.step([Change(i, status=PROCESSED) for i in ids], force=True)
-
-
-def _id(job: Any) -> str:
-    return job if isinstance(job, str) else str(job.id)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
-
-
-def _seconds(timeout: int | float | str | None) -> float | None:
-    if isinstance(timeout, str):
-        from expyre.units import time_to_sec
-
-        return time_to_sec(timeout)
-    return timeout
-
-
-def _marked(value: Any) -> Any:
-    """Return an item of a failed job as its own result: a configuration that says so, nothing for other things."""
-    if not hasattr(value, "get_positions"):
-        return None
-    from wfl.configset.locations import shallow_copy
-
-    new = shallow_copy(value)
-    new.info.pop(_LOCATION_KEY, None)
-    new.info[FAILED_KEY] = True
-    return new
 
 
 # ---------------------------------------------------------------------------------------------------- the run
@@ -284,12 +142,16 @@ def make_jobs(call: OpCall, remote_info: RemoteInfo, chunks: list[Chunk]) -> Job
     from expyre.func import create_jobs
 
     _log.info("Creating %d jobs for %s", len(chunks), name_of(call.op))
-    jobs = create_jobs(chunk_calls(call, remote_info, chunks))
+    jobs = create_jobs(chunk_calls(call, remote_info, dict(enumerate(chunks))))
     for chunk in chunks:
         if not remote_info.ignore_failed_jobs:
             chunk.values = []
         chunk.infos = None
-    return Jobs(remote_info, name_of(call.op), chunks, jobs)
+
+    def more(rest: dict[int, Chunk]) -> list[ExPyRe]:
+        return create_jobs(chunk_calls(call, remote_info, rest, suffix="_rest"))
+
+    return Jobs(remote_info, name_of(call.op), chunks, jobs, more)
 
 
 def cut(call: OpCall, remote_info: RemoteInfo, sink: Sink, rng: np.random.Generator | None) -> list[Chunk]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .rng import PER_ITEM_INFO
 
-__all__ = ["Chunk", "Task", "add_note", "describe_items", "name_of", "takes_per_item_info"]
+__all__ = ["Chunk", "Task", "add_note", "describe_items", "describe_places", "name_of", "takes_per_item_info"]
 
 
 @dataclass
@@ -47,6 +47,18 @@ class Chunk:
 def describe_items(first: int, n: int) -> str:
     """Return ``item 3`` or ``items 3-7``."""
     return f"item {first}" if n == 1 else f"items {first}-{first + n - 1}"
+
+
+def describe_places(numbers: list[int]) -> str:
+    """Return ``items 1-3, 7`` for ascending numbers of items."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    words = ", ".join("-".join(map(str, part)) for part in parts)
+    return f"item {words}" if len(numbers) == 1 else f"items {words}"
 
 
 def name_of(function: Any) -> str:

@@ -33,7 +33,8 @@ class Engine(Protocol):
         """Yield the chunks in the order in which they came, reading only a bounded number of them ahead.
 
         An exception of the operation is raised, and ends the work; a chunk whose worker died is yielded with its
-        error, and the work goes on. Closing the iterator stops the workers.
+        error, and the work goes on. Closing the iterator stops the workers. If the guard of the chunks gives up what
+        runs, all that is finished is yielded, still in order, but not all of the chunks.
         """
         ...
 

@@ -95,6 +95,7 @@ class _Run:
         self.workers = workers
         self.name = task.name
         self.token = uuid.uuid4().hex
+        self.guard = chunks.guard
         self.order = InOrder(chunks.position, chunks.keeper)
         self.batches = Batches(task.name, chunks, self.order)
         self.pending: dict[Future[_Answer | None], Batch] = {}
@@ -109,12 +110,14 @@ class _Run:
     def results(self) -> Iterator[Done]:
         while True:
             self.feed()
-            if not self.pending:
-                yield from self.order.ready()
+            if not self.pending or (self.guard is not None and self.guard.is_over()):
+                yield from self.order.ready() if self.guard is None else self.order.rest()
                 return
-            done, _ = wait(self.pending, return_when=FIRST_COMPLETED)
+            done, _ = wait(self.pending, None if self.guard is None else self.guard.patience(), FIRST_COMPLETED)
             for future in done:
                 self.receive(future)
+            if self.guard is not None and not self.guard.allows():
+                self.withdraw()
             self.feed()
             yield from self.order.ready()
 
@@ -124,6 +127,11 @@ class _Run:
             if batch is None:
                 return
             self.submit(batch, with_task=self.sent < self.workers or len(self.blob) < _SMALL_TASK)
+
+    def withdraw(self) -> None:
+        """Take back what has not begun."""
+        for future in [future for future in self.pending if future.cancel()]:
+            del self.pending[future]
 
     def submit(self, batch: Batch, *, with_task: bool) -> None:
         self.sent += 1

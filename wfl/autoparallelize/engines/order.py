@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..batching import AdaptiveSize, Chunks, Keeper
+from ..deadline import Guard
 from ..task import Chunk
 from . import wire
 from .base import Done
@@ -92,6 +93,12 @@ class InOrder:
             self._next += len(entry.chunk.paths)
             yield entry
 
+    def rest(self) -> Iterator[Done]:
+        """Yield all that is finished, also what comes after something that is not and will not be."""
+        for first in sorted(self._finished):
+            self._next = first
+            yield from self.ready()
+
     def _load(self, batch: Batch, data: bytes) -> list[Any]:
         start = time.thread_time()
         results: list[Any] = wire.load(data)
@@ -118,17 +125,25 @@ class Batches:
 
     def learn(self, n: int, seconds: float) -> None:
         """Take in how long a batch, or chunk, of ``n`` items took."""
-        self._size.learn(-(-n // self._chunks.size), seconds)
+        calls = -(-n // self._chunks.size)
+        self._size.learn(calls, seconds)
+        if self.guard is not None:
+            self.guard.learn(calls, seconds)
 
     def take(self, room: bool) -> Batch | None:
-        """Return a batch that was put back, else a new one if there is room; None if there is none."""
-        if self.put_back:
+        """Return a batch that was put back, else a new one if there is room; None if there is none, or no time."""
+        if self.put_back and self._chunks.open:
             return self.put_back.pop(0)
         while room and (chunk := self.take_chunk()) is not None:
             if chunk.results is None:
                 return self.pack(chunk)
             self._order.add_done(Done(chunk, chunk.results))
         return None
+
+    @property
+    def guard(self) -> Guard | None:
+        """What keeps the work within the time of a job."""
+        return self._chunks.guard
 
     def take_chunk(self) -> Chunk | None:
         """Return the next items, not pickled; None if there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.connection import wait
 
 from ..batching import Chunks
@@ -48,7 +49,7 @@ class ProcessEngine:
         good = False
         try:
             yield from run.results(pool)
-            good = True
+            good = not run.given_up
         finally:
             return_pool(pool, good=good)
 
@@ -62,9 +63,10 @@ class _Run:
         self.name = task.name
         self.task = task
         self.own = {"own_values": chunks.own_values, "own_infos": chunks.own_infos}
-        self.ended = False
+        self.ended = self.given_up = False
         self._here: Here | None = None
         self.costs = Costs(workers, number_of_cores(), allowed=_may_work_here(task))
+        self.guard = chunks.guard
         self.order = InOrder(chunks.position, chunks.keeper, self.costs)
         self.batches = Batches(task.name, chunks, self.order)
         first = self.batches.take(True)
@@ -74,9 +76,11 @@ class _Run:
         self.pool = pool
         while True:
             yield from self.there()
-            if not self.costs.here or self.ended:
-                return
+            if not self.costs.here or self.ended or self.given_up:
+                break
             yield from self.here()
+        if self.guard is not None:
+            yield from self.order.rest()
 
     def there(self) -> Iterator[Done]:
         """Let the workers work until there is no more input, or until this process had better do it itself."""
@@ -86,8 +90,12 @@ class _Run:
             if not busy:
                 yield from self.order.ready()
                 return
-            for conn in wait(list(busy)):
+            answers = wait(list(busy), None if self.guard is None else self.guard.patience())
+            for conn in answers:
                 self.receive(busy[conn])  # type: ignore[index]
+            if not answers and self.guard is not None and self.guard.is_over():
+                self.given_up = True
+                return
             self.feed()
             yield from self.order.ready()
 
@@ -99,15 +107,23 @@ class _Run:
             if chunk is None:
                 self.ended = True
                 return
-            done, rest = (Done(chunk, chunk.results), None) if chunk.results is not None else self.work(here, chunk)
+            found = (Done(chunk, chunk.results), None) if chunk.results is not None else self.work(here, chunk)
+            if found is None:
+                self.given_up = True
+                return
+            done, rest = found
             self.order.add_done(done)
             yield from self.order.ready()
             if rest is not None:
                 self.batches.put_back.append(self.batches.pack(rest))
                 self.costs.go_back()
 
-    def work(self, here: Here, chunk: Chunk) -> tuple[Done, Chunk | None]:
-        done, rest = here.work(chunk)
+    def work(self, here: Here, chunk: Chunk) -> tuple[Done, Chunk | None] | None:
+        """Return what the chunk came to and what is left of it; None if it was given up."""
+        found = here.work(chunk) if self.guard is None else self.guard.run(partial(here.work, chunk))
+        if found is None:
+            return None
+        done, rest = found
         n = len(done.results)
         self.batches.learn(n, here.copying + here.seconds)
         self.costs.learn_here(n, here.copying, here.seconds)
@@ -127,8 +143,8 @@ class _Run:
         return self._here
 
     def feed(self) -> None:
-        """Give every idle worker a batch, and every busy one a small one in advance."""
-        for backlog in (0, 1):
+        """Give every idle worker a batch, and every busy one a small one in advance unless time is short."""
+        for backlog in (0, 1) if self.guard is None else (0,):
             for worker in self.pool.workers:
                 if len(worker.outstanding) == backlog and not self.give(worker):
                     return

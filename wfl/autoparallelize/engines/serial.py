@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from ..batching import Chunks
 from ..task import Task
@@ -18,9 +20,16 @@ class SerialEngine:
     def run(self, task: Task, chunks: Chunks) -> Iterator[Done]:
         """Yield each chunk as it has been worked on; see ``Engine``."""
         task.initialize()
+        guard = chunks.guard
         while (chunk := chunks.take()) is not None:
             if chunk.results is not None:
                 yield Done(chunk, chunk.results)
                 continue
             values = chunk.values if chunks.own_values else own_copies(chunk.values)
-            yield Done(chunk, task.run(chunk.first, values, chunk.infos))
+            if guard is None:
+                results: list[Any] | None = task.run(chunk.first, values, chunk.infos)
+            else:
+                results = guard.run_timed(partial(task.run, chunk.first, values, chunk.infos))
+            if results is None:
+                return
+            yield Done(chunk, results)
