@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from expyre.schedulers.base import Listing, Scheduler, Submission
 from expyre.schedulers.local import Local
+from expyre.schedulers.slurm import Slurm
 
-__all__ = ["Listing", "Local", "Scheduler", "Submission", "schedulers"]
+__all__ = ["Listing", "Local", "Scheduler", "Slurm", "Submission", "schedulers"]
 
-schedulers: dict[str, type[Scheduler]] = {"local": Local}
+schedulers: dict[str, type[Scheduler]] = {"local": Local, "slurm": Slurm}
