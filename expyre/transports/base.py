@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+# Names of the files by which a job tells that it has ended begin so: if one is there, the others are complete.
+MARKER_PREFIX = "_expyre_job_"
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -33,9 +36,17 @@ class Transport(Protocol):
     Every method raises `expyre.errors.TransportError` when the host was not reached or a transfer broke off,
     ``transient`` unless trying again cannot help. Directories that are not absolute are relative to the user's home
     on the host.
+
+    Attributes
+    ----------
+    host
+        ``[user@]host``, None for this machine.
+    round_trips
+        How many calls have crossed the wire.
     """
 
     host: str | None
+    round_trips: int
 
     def run(self, script: str, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Run a shell script in the user's home. That it fails is no error of the transport.

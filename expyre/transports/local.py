@@ -24,6 +24,7 @@ class LocalTransport:
     """Runs scripts and copies files on this machine; see `expyre.transports.Transport`."""
 
     host: str | None = None
+    round_trips = 0
 
     def run(self, script: str, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Run a shell script in the user's home."""
