@@ -305,7 +305,7 @@ def _space(wanted: str, answer: Answer | None) -> Space:
 def _free(line: str) -> int | None:
     """Return what is free, from the last line of ``df -P``; None where the total is 0: the file system has no limit."""
     words = line.split()
-    with contextlib.suppress(ValueError, IndexError):
+    with contextlib.suppress(ValueError, IndexError, StopIteration):
         at = next(i for i, word in enumerate(words) if word.endswith("%") or (word == "-" and i > 3))
         return int(words[at - 1]) if int(words[at - 3]) > 0 else None
     return None

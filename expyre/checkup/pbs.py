@@ -73,7 +73,7 @@ def _blocks(answer: Answer | None) -> dict[str, _Block]:
             block[last] = value.strip()
         elif line.strip() and not line.startswith((" ", "\t")):
             block, last = blocks.setdefault(line.strip(), {}), ""
-    return {name: found for name, found in blocks.items() if found}
+    return {name: found for name, found in blocks.items() if found or name.startswith("Queue: ")}
 
 
 def _queue(name: str, block: _Block, nodes: Mapping[str, _Block], default: str) -> Partition:
