@@ -78,7 +78,7 @@ def unreachable(
         "host name": f"correct {setting}, or define the alias in ~/.ssh/config",
         "connection": f"does `ssh {host} true` work (VPN, host down)? else correct {setting}",
     }
-    return [Finding(FAILURE, what, text, remedies[what]), *_here_only(name, system, here, source)]
+    return [Finding(FAILURE, what, text, remedies[what], certain=True), *_here_only(name, system, here, source)]
 
 
 def _here_only(name: str, system: System, here: Here, source: Source) -> Iterator[Finding]:

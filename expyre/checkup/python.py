@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from expyre.checkup.finding import FAILURE, OK, WARNING, Case, Finding
+from expyre.checkup.script import PACKAGES
 
 __all__ = ["commands", "packages", "python"]
 
@@ -65,26 +66,35 @@ def packages(case: Case) -> Iterator[Finding]:
     if not case.facts.python.executable:
         return
     there, here = case.facts.python.packages, case.here.packages
-    pip = f"`{case.facts.python.executable} -m pip install "
     if "cloudpickle" not in there:
         evidence = "not there: functions of the script itself cannot be read by jobs"
-        yield Finding(FAILURE, "cloudpickle", evidence, f"{pip}cloudpickle` on {case.where}")
-    else:
-        yield _compared("cloudpickle", there["cloudpickle"], here.get("cloudpickle", ""), f"on {case.where}: {pip}")
-    for name in ("numpy", "ase", "wfl"):
-        if name not in there and name in here:
-            evidence = "not there: calls of wfl cannot run there as jobs; calls of other functions can"
-            yield Finding(WARNING, name, evidence, f"{pip}{name}` on {case.where}, if you use wfl")
-        elif name in there:
-            yield _compared(name, there[name], here.get(name, ""), f"on {case.where}: {pip}")
+        yield Finding(FAILURE, "cloudpickle", evidence, _install(case, "cloudpickle"))
+    missing = [name for name in ("numpy", "ase", "wfl") if name not in there and name in here]
+    if missing:
+        evidence = f"{', '.join(missing)}: not there: calls of wfl cannot run as jobs, calls of other functions can"
+        yield Finding(WARNING, "packages", evidence, f"if you use wfl: {_install(case, *missing)}")
+    for name in PACKAGES[:-1]:
+        if name in there:
+            yield _compared(case, name, there[name], here.get(name, ""))
 
 
-def _compared(name: str, there: str, here: str, pip: str) -> Finding:
+def _install(case: Case, *packages: str) -> str:
+    """Return how packages get there: with pip, and into an environment of the user if Python is the system's own."""
+    python = case.facts.python.executable
+    if not python.startswith(("/usr/bin/", "/bin/")):
+        return f"on {case.where}: `{python} -m pip install {' '.join(packages)}`"
+    return (
+        f"on {case.where}: `{python} -m venv ~/jobs && ~/jobs/bin/pip install {' '.join(packages)}`, "
+        f'then {case.key("commands")}: ["source ~/jobs/bin/activate"]'
+    )
+
+
+def _compared(case: Case, name: str, there: str, here: str) -> Finding:
     exact = name == "cloudpickle"
     if "?" in (there, here) or not here or _series(there, exact) == _series(here, exact):
         return Finding(OK, name, "there" if there == "?" else there)
     what = "; objects pickled by one may not be read by the other" if exact or name == "numpy" else ""
-    return Finding(WARNING, name, f"{there}, here {here}{what}", f"{pip}{name}=={here}`")
+    return Finding(WARNING, name, f"{there}, here {here}{what}", _install(case, f"{name}=={here}"))
 
 
 def _series(version: str, minor: bool) -> tuple[str, ...]:

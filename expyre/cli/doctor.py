@@ -45,6 +45,11 @@ class Examined:
         """Whether something does not work."""
         return any(finding.level == "failure" for finding in self.findings)
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no job can run."""
+        return any(finding.certain for finding in self.findings)
+
 
 @click.command()
 @click.argument("systems", nargs=-1, metavar="[SYSTEM]...", shell_complete=complete_configured)
@@ -66,7 +71,7 @@ def doctor(
     chosen = {name: session.system(name) for name in names}
     done: list[Examined] = []
     for examined in _all(session, chosen, python_cmd):
-        if submit and not examined.failed:
+        if submit and not examined.hopeless:
             examined.findings += _try_out(session, examined.name, timeout, python_cmd)
         done.append(examined)
         if not as_json:
@@ -110,7 +115,9 @@ def _collect(answers: SimpleQueue[Examined], systems: dict[str, System]) -> Iter
         try:
             examined = answers.get(timeout=max(deadline - time.monotonic(), 0.01))
         except Empty:
-            silent = Finding("failure", "connection", f"no answer in {_PATIENCE:.0f} s", "is the host in order?")
+            silent = Finding(
+                "failure", "connection", f"no answer in {_PATIENCE:.0f} s", "is the host in order?", certain=True
+            )
             yield from (_examined(name, system, _PATIENCE, [silent]) for name, system in waiting.items())
             return
         del waiting[examined.name]
