@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -30,7 +29,7 @@ def inner_parts(name: str) -> Parts:
 class _File:
     """A file that has come, and where it is now."""
 
-    path: Path
+    path: str
 
 
 @dataclass
@@ -81,32 +80,34 @@ class Boxes:
         """Move the content of a box into place, markers last."""
         box = self._boxes.pop(name)
         target = self._local_dir.joinpath(*inner_parts(name))
-        for parts in box.directories:
-            _make(target, parts)
-        for parts in sorted(box.files, key=_is_marker):
-            file = box.files[parts]
-            _make(target, parts[:-1] if parts else None)
-            os.replace(file.path, target.joinpath(*parts))
-            file.path = target.joinpath(*parts)
+        parents = {parts[:-1] if parts else None for parts in (*box.files, *box.links)}
+        for directory in {*box.directories, *parents}:
+            _make(target, directory)
         for parts, aim in box.links.items():
-            self._place_link(target, parts, aim)
+            self._place_link(target.joinpath(*parts), aim)
+        for parts in sorted(box.files, key=_is_marker):
+            file, place = box.files[parts], os.path.join(target, *parts)
+            os.replace(file.path, place)
+            file.path = place
 
     def _content(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> IO[bytes] | None:
         if member.islnk():
             earlier = self._all.get(inner_parts(member.linkname))
-            return None if earlier is None else earlier.path.open("rb")
+            return None if earlier is None else open(earlier.path, "rb")
         return tar.extractfile(member) if member.isfile() else None
 
-    def _written(self, member: tarfile.TarInfo, data: IO[bytes]) -> Path:
-        with data, self._number().open("xb") as file:
+    def _written(self, member: tarfile.TarInfo, data: IO[bytes]) -> str:
+        """Write a file; what only gives rights to others, or runs as somebody else, is not taken over."""
+        path = self._number()
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 | (member.mode & 0o700))
+        with data, open(number, "wb", buffering=0) as file:
             shutil.copyfileobj(data, file, _BUFFER)
-            os.fchmod(file.fileno(), 0o600 | (member.mode & 0o700))
-        os.utime(file.name, (member.mtime, member.mtime))
-        return Path(file.name)
+            os.utime(number, (member.mtime, member.mtime))
+        return path
 
-    def _number(self) -> Path:
+    def _number(self) -> str:
         self._count += 1
-        return self._beside / str(self._count)
+        return os.path.join(self._beside, str(self._count))
 
     def _link(self, box: _Box, parts: Parts, member: tarfile.TarInfo) -> None:
         if parts and _stays_inside(parts, member.linkname):
@@ -114,11 +115,10 @@ class Boxes:
         else:
             _log.warning("left out the symbolic link %s to %s: it leads outside", member.name, member.linkname)
 
-    def _place_link(self, target: Path, parts: Parts, aim: str) -> None:
-        _make(target, parts[:-1])
+    def _place_link(self, place: Path, aim: str) -> None:
         temporary = self._number()
-        temporary.symlink_to(aim)
-        os.replace(temporary, target.joinpath(*parts))
+        os.symlink(aim, temporary)
+        os.replace(temporary, place)
 
 
 def _is_marker(parts: Parts) -> bool:
@@ -132,7 +132,7 @@ def _stays_inside(parts: Parts, aim: str) -> bool:
     return not aim.startswith("/") and up < len(parts) and ".." not in steps[up:]
 
 
-def _make(target: Path, parts: Iterable[str] | None) -> None:
+def _make(target: Path, parts: Parts | None) -> None:
     """Make a directory in ``target``, for its owner only; for None that above ``target``."""
     directory = target.parent if parts is None else target.joinpath(*parts)
     if not directory.is_dir():
