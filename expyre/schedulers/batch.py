@@ -29,6 +29,8 @@ from expyre.states import End
 __all__ = ["BatchScheduler", "Limits", "Unit"]
 
 _IDS_PER_COMMAND = 500
+# Seconds after which a host that does not answer is given up.
+_PATIENCE = 300.0
 
 
 class BatchScheduler(Scheduler):
@@ -245,16 +247,19 @@ class BatchScheduler(Scheduler):
     @cached_property
     def _limits(self) -> Limits:
         script = self.limits_script()
-        return self.parse_limits(self.transport.run(self.in_shell(script)).text) if script else Limits()
+        return self.parse_limits(self._asked(self.in_shell(script))) if script else Limits()
+
+    def _asked(self, script: str) -> str:
+        return self.transport.run(script, timeout=_PATIENCE).text
 
     def listing(self, remote_ids: Sequence[str]) -> dict[str, Listing]:
         """Return what the queue says of jobs; those it does not know are left out."""
-        return self.parse_listing(self.transport.run(self.listing_script(remote_ids)).text, as_list(remote_ids))
+        return self.parse_listing(self._asked(self.listing_script(remote_ids)), as_list(remote_ids))
 
     def explain(self, remote_ids: Sequence[str]) -> dict[str, End]:
         """Return how jobs ended, of those that have ended and of which the queue remembers it."""
         ids = as_list(remote_ids)
-        return self.parse_explain(self.transport.run(self.explain_script(ids)).text, ids) if ids else {}
+        return self.parse_explain(self._asked(self.explain_script(ids)), ids) if ids else {}
 
     def hold(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
         """Keep waiting jobs from starting.
@@ -287,7 +292,7 @@ class BatchScheduler(Scheduler):
         words = shlex.join(command)
         parts = [ids[i : i + _IDS_PER_COMMAND] for i in range(0, len(ids), _IDS_PER_COMMAND)]
         lines = [f"{words} {shlex.join(self.ids_for_command(part))} 2>&1 || echo '{_REFUSED}'" for part in parts]
-        text = self.transport.run(self.in_shell("\n".join(["echo", *lines, f"echo '{_DONE}'"]))).text
+        text = self._asked(self.in_shell("\n".join(["echo", *lines, f"echo '{_DONE}'"])))
         said = [line for line in text.splitlines() if line and line not in (_DONE, _REFUSED)]
         if _DONE not in text.splitlines():
             raise SchedulerError(f"`{words}` was stopped before its end: {' '.join(said)}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from expyre.errors import SchedulerError
-from expyre.schedulers.base import Listing, Submission
+from expyre.schedulers.base import Listing, Submission, as_list
 from expyre.schedulers.batch import BatchScheduler
 from expyre.schedulers.slurm_read import (
     ends_script,
@@ -20,6 +20,7 @@ from expyre.schedulers.slurm_read import (
     read_listing,
     read_names,
 )
+from expyre.schedulers.slurm_states import why_waiting
 from expyre.schedulers.units import Limits, Unit
 from expyre.states import End
 
@@ -28,6 +29,11 @@ __all__ = ["Slurm"]
 # What can stand in a header line and in a name of an output file without meaning anything there.
 _PLAIN = re.compile(r"[\w.+=@:,~^-]+")
 _DIRECTIVE = "#SBATCH"
+# What a job that submits from inside of another job would take for its own.
+_OWN_JOB = (
+    "unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_CPUS_PER_TASK SLURM_TASKS_PER_NODE "
+    "SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE"
+)
 
 
 class Slurm(BatchScheduler):
@@ -51,10 +57,7 @@ class Slurm(BatchScheduler):
     probe: ClassVar[str] = "sbatch"
     own_id: ClassVar[str] = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     index_variable: ClassVar[str] = "SLURM_ARRAY_TASK_ID"
-    full_pattern: ClassVar[str] = (
-        r"(MaxSubmit|GrpSubmit|MaxJob|GrpJob)[a-z]*(Limit|PU|PA)|SubmitJobs?Limit|job submit limit"
-        r"|temporarily unable to accept job|job violates accounting/QOS policy.*submit limit"
-    )
+    full_pattern: ClassVar[str] = r"Submit[a-z]*Limit|temporarily unable to accept job"
     gone_pattern: ClassVar[str] = r"invalid job id|already complet|job/step already|terminat"
 
     # -- scripts -------------------------------------------------------------------------------------------------
@@ -137,7 +140,8 @@ class Slurm(BatchScheduler):
     def in_shell(self, script: str) -> str:
         """Return a script of Slurm's commands with what they need around them."""
         clusters = self.options.get("clusters")
-        return super().in_shell(f"export SLURM_CLUSTERS={shlex.quote(clusters)}\n{script}" if clusters else script)
+        where = [f"export SLURM_CLUSTERS={shlex.quote(clusters)}"] if clusters else []
+        return super().in_shell("\n".join([_OWN_JOB, *where, script]))
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -148,6 +152,11 @@ class Slurm(BatchScheduler):
     def parse_listing(self, text: str, remote_ids: Sequence[str]) -> dict[str, Listing]:
         """Return what the output of the script of `listing_script` says of jobs."""
         return read_listing(text, remote_ids)
+
+    def why_pending(self, remote_ids: Sequence[str]) -> dict[str, str]:
+        """Return why waiting jobs do not run yet, in words."""
+        reasons = {id: why_waiting(listing) for id, listing in self.listing(as_list(remote_ids)).items()}
+        return {id: reason for id, reason in reasons.items() if reason}
 
     def explain_script(self, remote_ids: Sequence[str]) -> str:
         """Return the script whose output `parse_explain` reads."""

@@ -10,7 +10,7 @@ from expyre.errors import SchedulerError
 from expyre.schedulers.base import Listing
 from expyre.schedulers.slurm_states import end_of, listing_of
 from expyre.schedulers.units import Limits
-from expyre.states import ALIVE, HELD, RUNNING, End
+from expyre.states import End
 
 _MARK: Final = "=== expyre"
 # Variables that would narrow what is listed; a command that hangs is given up.
@@ -220,13 +220,3 @@ def read_limits(text: str) -> Limits:
         submitted.append(max(1, int(config["MaxJobCount"]) - 1))
     size = max(1, int(config.get("MaxArraySize", _ARRAY_SIZE)))
     return Limits(size, min(submitted) if submitted else None)
-
-
-def why_waiting(listing: Listing, hopeless: dict[str, str]) -> str:
-    """Return in words why a job waits."""
-    if listing.state not in ALIVE or (listing.state == RUNNING and not listing.reason):
-        return ""
-    word = listing.reason.strip("()")
-    if listing.state == HELD:
-        return f"{word}: it is held; `xpr release` lets it start"
-    return f"{word}: {hopeless[word]}" if word in hopeless else word

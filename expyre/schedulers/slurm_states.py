@@ -23,7 +23,7 @@ from expyre.states import (
     End,
 )
 
-__all__ = ["HOPELESS", "end_of", "listing_of"]
+__all__ = ["ENDS", "HOPELESS", "STATES", "end_of", "listing_of", "why_waiting"]
 
 # Every state of "JOB STATE CODES" in the manual of squeue, and those of sacct.
 STATES: Final = {
@@ -71,7 +71,7 @@ ENDS: Final = {
     "TIMEOUT": END_TIMED_OUT,
 }
 
-# Reasons of waiting that do not pass by themselves.
+# Reasons of waiting that do not pass by themselves, as in "JOB REASON CODES" of the manual of squeue.
 HOPELESS: Final = {
     "DependencyNeverSatisfied": "a job that it waits for has failed, so that it never starts",
     "PartitionConfig": "it asks for more than the partition has",
@@ -83,8 +83,8 @@ HOPELESS: Final = {
     "InvalidAccount": "its account is not valid",
     "InvalidQOS": "its quality of service is not valid",
     "QOSNotAllowed": "its quality of service may not use the partition",
-    "Reservation": "it waits for its reservation",
-    "ReqNodeNotAvail": "a node that it asks for is down or reserved",
+    "QOSMaxWallDurationPerJobLimit": "it asks for more time than its quality of service gives",
+    "AssocMaxWallDurationPerJobLimit": "it asks for more time than the account may use",
 }
 
 # What slurmd uses as the number of a signal when the job's files could not be opened.
@@ -129,3 +129,13 @@ def end_of(words: str, exit_code: int | None, signal: int, reason: str = "") -> 
         detail.append(reason)
     code = None if signal == _NO_FILES else 128 + signal if signal else exit_code
     return End(end, ", ".join(detail), code)
+
+
+def why_waiting(listing: Listing) -> str:
+    """Return in words why a job waits; empty if it does not, or for no reason that Slurm knows."""
+    if listing.state not in (QUEUED, HELD):
+        return ""
+    reason = listing.reason.strip("()")
+    if listing.state == HELD:
+        return f"{reason or 'held'}: it starts only when it is released (`xpr release`)"
+    return f"{reason}: {HOPELESS[reason]}" if reason in HOPELESS else reason

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Submitter"]
 
+# Seconds after which a host is given up that does not say what became of a submission.
+_PATIENCE = 1800.0
 # How often a submission is tried again, in smaller units or without the jobs that were submitted before.
 _ROUNDS = 5
 
@@ -136,7 +138,7 @@ class Submitter:
             tidy=not self._tidied,
         )
         self._tidied = True
-        done = self.queue.transport.run(self.queue.in_shell(script), stdin=batch.archive())
+        done = self.queue.transport.run(self.queue.in_shell(script), stdin=batch.archive(), timeout=_PATIENCE)
         try:
             return protocol.read_submit(done.text, mark)
         except SchedulerError as error:
@@ -201,7 +203,7 @@ class Submitter:
         words = {token_word(token): token for token in tokens}
         mark = protocol.new_mark()
         script, stdin = protocol.find_script(list(words), place, mark)
-        done = self.queue.transport.run(self.queue.in_shell(script), stdin=stdin)
+        done = self.queue.transport.run(self.queue.in_shell(script), stdin=stdin, timeout=_PATIENCE)
         try:
             told = protocol.read_find(done.text, mark)
         except SchedulerError as error:
@@ -237,7 +239,7 @@ class Submitter:
             return {}
         units = [Unit(outcome.token, (), outcome.is_array) for outcome in outcomes]
         wait = f"sleep {self.queue.settle_time:g}\n" if any(outcome.young for outcome in outcomes) else ""
-        done = self.queue.transport.run(self.queue.in_shell(wait + self.queue.names_script(units)))
+        done = self.queue.transport.run(self.queue.in_shell(wait + self.queue.names_script(units)), timeout=_PATIENCE)
         return self.queue.parse_names(done.text, units)
 
     def _settle(self, word: str, source: str) -> None:
