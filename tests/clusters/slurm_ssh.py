@@ -153,7 +153,7 @@ UseDNS no
 StrictModes no
 PrintMotd no
 PrintLastLog no
-KexAlgorithms curve25519-sha256
+KexAlgorithms curve25519-sha256,curve25519-sha256@libssh.org
 MaxSessions 100
 MaxStartups 100
 Subsystem sftp internal-sftp
