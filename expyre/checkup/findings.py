@@ -78,7 +78,9 @@ def unreachable(
         "host name": f"correct {setting}, or define the alias in ~/.ssh/config",
         "connection": f"does `ssh {host} true` work (VPN, host down)? else correct {setting}",
     }
-    return [Finding(FAILURE, what, text, remedies[what], certain=True), *_here_only(name, system, here, source)]
+    advised = "`ssh" in text  # by the transport itself, which knows more
+    remedy = f"do that; if the host is not the right one, correct {setting}" if advised else remedies[what]
+    return [Finding(FAILURE, what, text, remedy, certain=True), *_here_only(name, system, here, source)]
 
 
 def _here_only(name: str, system: System, here: Here, source: Source) -> Iterator[Finding]:

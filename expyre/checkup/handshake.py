@@ -108,26 +108,27 @@ def _digest(system: System, stage_root: Path, python_cmd: str, has_pre_commands:
 
 
 def _remembered(stage_root: Path, digest: str) -> bool:
-    entry = _entries(stage_root).get(digest)
-    return isinstance(entry, dict) and 0 <= time.time() - float(entry.get("time") or 0.0) < _VALID
+    return digest in _recent(stage_root)
 
 
-def _entries(stage_root: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+def _recent(stage_root: Path) -> dict[str, dict[str, Any]]:
+    """Return what was found in order within the last day; nothing from a file that is damaged."""
+    try:
         found = json.loads((stage_root / FILE).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    except (OSError, ValueError):
+        return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: entry for key, entry in entries if isinstance(entry, dict) and _is_recent(entry.get("time"))}
+
+
+def _is_recent(then: Any) -> bool:
+    return isinstance(then, int | float) and 0 <= time.time() - then < _VALID
 
 
 def _remember(stage_root: Path, digest: str, name: str) -> None:
     """Note in the file that all was in order; that it cannot be written costs a round trip next time, no more."""
-    now = time.time()
-    kept = {
-        key: entry
-        for key, entry in _entries(stage_root).items()
-        if isinstance(entry, dict) and now - float(entry.get("time") or 0.0) < _VALID
-    }
-    kept[digest] = {"system": name, "time": now}
+    kept = _recent(stage_root)
+    kept[digest] = {"system": name, "time": time.time()}
     temporary = stage_root / f".{FILE}.{os.getpid()}"
     try:
         temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
