@@ -46,6 +46,8 @@ def test_a_script_has_all_parts_in_order(monkeypatch: pytest.MonkeyPatch) -> Non
         "export EXPYRE_NCORES_PER_NODE=$EXPYRE_NUM_CORES_PER_NODE",
         "export EXPYRE_NUM_NODES=2",
         "export EXPYRE_NUM_CORES=8",
+        "export EXPYRE_MAX_TIME=90061",
+        'export EXPYRE_JOB_STARTED="$(date +%s)"',
         "cd \"$HOME\"/'it'\"'\"'s a dir' || exit 1",
         "a",
         "b",
