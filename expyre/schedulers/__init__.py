@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from expyre.schedulers.base import Listing, Scheduler, Submission
 from expyre.schedulers.local import Local
+from expyre.schedulers.pbs import PBS
+from expyre.schedulers.sge import SGE
 from expyre.schedulers.slurm import Slurm
 
-__all__ = ["Listing", "Local", "Scheduler", "Slurm", "Submission", "schedulers"]
+__all__ = ["PBS", "SGE", "Listing", "Local", "Scheduler", "Slurm", "Submission", "schedulers"]
 
-schedulers: dict[str, type[Scheduler]] = {"local": Local, "slurm": Slurm}
+schedulers: dict[str, type[Scheduler]] = {"local": Local, "pbs": PBS, "sge": SGE, "slurm": Slurm}

@@ -1,0 +1,58 @@
+"""Questions to a queue whose commands may fail in part: each command's output, errors and exit code, kept apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from expyre.errors import SchedulerError
+
+__all__ = ["Reply", "asking", "replies"]
+
+_ERRORS: Final = "=== errors"
+_END: Final = "=== end"
+
+# Output goes straight through; errors are collected, so that they do not end up in the middle of a line of output.
+FUNCTIONS: Final = f"""
+ask() {{
+  {{ errors=$("$@" 2>&1 >&3 3>&-); }} 3>&1
+  printf '\\n{_ERRORS} %s\\n%s\\n{_END}\\n' "$?" "$errors"
+}}
+"""
+_REPLY = re.compile(rf"(.*?)\n{_ERRORS} (\d+)\n(.*?)\n{_END}(?:\n|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a command has written, and its exit code."""
+
+    text: str
+    errors: str
+    code: int
+
+
+def asking(*lines: str) -> str:
+    """Return a script in which ``ask COMMAND…`` runs a command so that `replies` can read what it says."""
+    return "\n".join([FUNCTIONS, *lines])
+
+
+def replies(text: str, at_least: int = 1) -> list[Reply]:
+    """Return what the commands of a script have said.
+
+    Parameters
+    ----------
+    text
+        Output of the script.
+    at_least
+        How many there must be.
+
+    Raises
+    ------
+    SchedulerError
+        The script has not come to its end.
+    """
+    found = [Reply(output, errors, int(code)) for output, code, errors in _REPLY.findall(text)]
+    if len(found) < at_least:
+        raise SchedulerError(f"the queue was asked but has not answered to the end: {text.strip()[-500:]!r}")
+    return found
