@@ -1,0 +1,59 @@
+"""The main job on a real Slurm behind a real sshd: in bulk, exactly once, with results and failures by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from expyre import gather
+from expyre.errors import Cancelled
+from expyre.func import Call, create_jobs, start_jobs
+
+ONE_CORE = {"max_time": "5m", "num_cores": 1, "partitions": "normal"}
+
+
+def call(name, function, *args):
+    """A call whose function is found on the other side: this file travels with it."""
+    return Call(name, function, args, input_files=(__file__,))
+
+
+def where(number):
+    print("number", number)
+    return number, os.getcwd(), os.environ["SLURM_JOB_ID"]
+
+
+def outcomes_of(jobs, **options):
+    return {o.job.id: o for o in gather.as_completed(jobs, **{"timeout": 200, "quiet": True, **options})}
+
+
+@pytest.mark.parametrize("transport", ["local", "paramiko", "openssh"])
+def test_jobs_go_and_come_together(slurm_over_ssh, transport, tmp_path):
+    project = slurm_over_ssh(transport)
+    jobs = create_jobs([call(f"where {i}", where, i) for i in range(6)])
+    start_jobs(jobs, ONE_CORE, "slurm", partial_node=True)
+    assert len({job.remote_id.partition("_")[0] for job in jobs}) == 1, "one array"
+    outcomes = outcomes_of(jobs)
+    for number, job in enumerate(jobs):
+        value, directory, _ = outcomes[job.id].result()
+        assert value == number
+        assert Path(directory) == Path(project.systems["slurm"].job_dir(job.stage_dir))
+        assert outcomes[job.id].stdout == f"number {number}\n"
+
+
+def napping(seconds):
+    time.sleep(seconds)
+
+
+def test_one_member_is_held_released_and_cancelled(slurm_over_ssh):
+    project = slurm_over_ssh()
+    jobs = create_jobs([call("nap", napping, 600 + i) for i in range(3)])
+    start_jobs(jobs, ONE_CORE, "slurm", partial_node=True)
+    scheduler = project.systems["slurm"].scheduler
+    scheduler.cancel([jobs[1].remote_id])
+    [outcome] = outcomes_of([jobs[1]]).values()
+    assert isinstance(outcome.error, Cancelled)
+    assert set(scheduler.status([jobs[0].remote_id, jobs[2].remote_id]).values()) <= {"running", "queued"}
+    scheduler.cancel([jobs[0].remote_id, jobs[2].remote_id])
