@@ -20,7 +20,11 @@ unset SQUEUE_PRIORITY SQUEUE_QOS SQUEUE_SIBLING SQUEUE_STATES SQUEUE_USERS SACCT
 user=$(id -un) || user=$USER
 limit=
 ! command -v timeout >/dev/null 2>&1 || limit="timeout -k 5 {seconds}"
-ask() {{ echo; echo "{mark} $1"; shift; $limit "$@" 2>&1; echo; echo "{mark} ended $?"; }}
+ask() {{
+  printf '\\n%s\\n' "{mark} $1"; shift
+  $limit "$@" 2>&1; code=$?
+  printf '\\n%s\\n' "{mark} ended $code"
+}}
 """
 _SECONDS: Final = 60
 
