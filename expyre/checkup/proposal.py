@@ -16,7 +16,7 @@ __all__ = ["SUPPORTED", "Proposal", "Wish", "guessed_commands", "name_of_host", 
 
 SUPPORTED: Final = ("slurm", "sge", "pbs", "local")
 _UNSUPPORTED: Final = {"bsub": "LSF", "condor_submit": "HTCondor", "flux": "Flux"}
-_GENERIC = re.compile(r"(login|head|submit|front|frontend|master|ssh|hpc|cluster|node|gateway|access)-?\d*")
+_GENERIC = re.compile(r"((login|head|submit|frontend|front|master|ssh|hpc|cluster|node|gateway|access)[-_]?\d*[-_]?)+")
 _OLDEST = (3, 9)
 
 

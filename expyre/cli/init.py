@@ -65,17 +65,20 @@ def init(
 
     more = {"transport": transport, "remsh_cmd": remsh_cmd}
     target = None if host == "local" else host
+    file = _directory(directory) / CONFIG_FILE
+    name = name or (name_of_host(target, "", "") if target else None)
+    if name and not only_print:
+        _data_for(file, name, force)  # what is wrong there is said before the host is asked
     wish = Wish(target, scheduler, rundir, commands, {key: value for key, value in more.items() if value})
     facts, proposal = _examined(wish)
     name = name or name_of_host(target, proposal.settings["scheduler"], facts.who.host)
     if only_print:
         click.echo(_text({"systems": {name: proposal.settings}}), nl=False)
     else:
-        file = _directory(directory) / CONFIG_FILE
         _write(file, name, proposal.settings, force)
         click.echo(f"System {clean(name)!r} is now in {clean(str(file))}:")
         click.echo(_summary(proposal.settings))
-    _remarks(name, proposal, facts)
+    _remarks(name, proposal, facts, file)
 
 
 def _examined(wish: Wish) -> tuple[Facts, Proposal]:
@@ -131,16 +134,21 @@ def _write(file: Path, name: str, settings: dict[str, Any], force: bool) -> None
     """Put a system into a configuration file, which is replaced as a whole or not at all."""
     from expyre.config.projects import make_private_directory
 
-    data = _read(file)
-    systems = data.setdefault("systems", {})
-    if isinstance(systems, dict) and systems.get(name) is not None and not force:
-        raise RequestError(f"{file} has a system {name!r} already: replace it with --force, or give another --name")
-    data["systems"] = {**systems, name: settings}
+    data = _data_for(file, name, force)
+    data["systems"] = {**data.get("systems", {}), name: settings}
     check_settings(Settings(data, ((file, data),), ()))
-    make_private_directory(file.parent)
+    make_private_directory(file.parent.absolute())
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(_text(data), encoding="utf-8")
     os.replace(temporary, file)
+
+
+def _data_for(file: Path, name: str, force: bool) -> dict[str, Any]:
+    """Return what a file says so far, if a system of that name may be put into it."""
+    data = _read(file)
+    if isinstance(data.get("systems", {}).get(name), dict) and not force:
+        raise RequestError(f"{file} has a system {name!r} already: replace it with --force, or give another --name")
+    return data
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -168,7 +176,7 @@ def _summary(settings: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _remarks(name: str, proposal: Proposal, facts: Facts) -> None:
+def _remarks(name: str, proposal: Proposal, facts: Facts, file: Path) -> None:
     """Tell what else is to be done, on standard error."""
     from expyre.checkup import findings, look_here
     from expyre.system import System
@@ -177,7 +185,7 @@ def _remarks(name: str, proposal: Proposal, facts: Facts) -> None:
         warn(f"Note: {clean(note)}")
     if facts.modules and not facts.python.version >= (3, 9):
         warn(f"Note: modules that may bring Python: {', '.join(map(clean, facts.modules))}")
-    found = findings(name, System(**proposal.settings), facts, look_here(_directory(None)))
+    found = findings(name, System(**proposal.settings), facts, look_here(file.parent), lambda _: str(file))
     trouble = [finding for finding in found if finding.level != "ok"]
     if trouble:
         warn("Still to be done:")
