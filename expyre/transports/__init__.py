@@ -70,10 +70,9 @@ def connect(host: str | None, kind: str | None = None, remsh_cmd: str | Sequence
 
 
 def close_all() -> None:
-    """End all connections; transports in use open them again."""
+    """End all connections; transports that are used again open them again."""
     with _lock:
         transports = list(_open.values())
-        _open.clear()
     for transport in transports:
         transport.close()
 
@@ -97,8 +96,6 @@ def _words(remsh_cmd: str | Sequence[str] | None) -> tuple[str, ...]:
 def _forked() -> None:
     global _lock
     _lock = threading.Lock()
-    for transport in _open.values():
-        transport.forked()
 
 
 atexit.register(close_all)

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from expyre.errors import TransportError
-from expyre.transports.base import Completed
+from expyre.transports.base import MARKER_PREFIX, Completed
 
 # What the kernel takes as one word of a command line is 128 KiB.
 _LONGEST_WORD = 100_000
-# Read before all other files of a job: if one is there, the others are complete.
-_ENDED_PREFIX = "_expyre_job_"
 
 
 class LocalTransport:
@@ -111,12 +109,18 @@ def _copy_tree(source: Path, target: Path, exclude: frozenset[str]) -> None:
         _replace(source, target)
     elif source.is_dir():
         _make_private(target)
-        for name in sorted(os.listdir(source), key=lambda name: (not name.startswith(_ENDED_PREFIX), name)):
+        for name in _names(source):
             if name not in exclude:
                 with contextlib.suppress(FileNotFoundError):  # a running job's files come and go
                     _copy_tree(source / name, target / name, exclude)
     elif source.is_file():
         _replace(source, target)
+
+
+def _names(directory: Path) -> list[str]:
+    """Return what is in a directory, markers last; those that appear after the other files were listed are left out."""
+    markers = [name for name in os.listdir(directory) if name.startswith(MARKER_PREFIX)]
+    return [name for name in sorted(os.listdir(directory)) if not name.startswith(MARKER_PREFIX)] + markers
 
 
 def _make_private(directory: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from expyre.transports.sshconfig import config_words
 from expyre.transports.talk import NotStarted
 from expyre.transports.tries import Gate, Refused
 
-__all__ = ["LOST_MASTER", "Master"]
+__all__ = ["LOST_MASTER", "Master", "failure"]
 
 # What a command writes that finds no shared connection: it must not open one of its own and ask for passwords again.
 LOST_MASTER = f"no shared connection {secrets.token_hex(8)}"
@@ -26,15 +25,14 @@ _PERSIST = 600
 _ALIVE = 15
 _LONGEST_PATH = 90
 _REFUSALS = ("Permission denied", "Too many authentication failures", "No more authentication methods")
+_MISTAKES = ("Bad configuration option", "Bad owner or permissions", "terminating,", "Bad port")
+_SSH_FAILED = 255
 _HOPELESS = (
     "Host key verification failed",
     "REMOTE HOST IDENTIFICATION HAS CHANGED",
     "Name or service not known",
     "nodename nor servname provided",
-    "Bad configuration option",
-    "Bad owner or permissions",
-    "terminating,",
-    "Bad port",
+    *_MISTAKES,
 )
 _COMMON = (
     "-T",
@@ -80,6 +78,7 @@ class Master:
         """
         settings = self._asked()
         if not settings:
+            gate.check()
             return [*self._words[: self._own_words()], self._host, command]
         if not self.path:
             self._open(settings, gate)
@@ -132,7 +131,7 @@ class Master:
             options.append("-oBatchMode=yes")
         said = self._started([*self._words, *_COMMON, *options, self._host])
         if said is not None:
-            raise _failure(self._host, said)
+            raise failure(self._host, said)
         self.path, self._own = path, True
 
     def _started(self, argv: Sequence[str]) -> str | None:
@@ -167,15 +166,30 @@ class Master:
             raise unstartable(argv[0], error) from error
         except subprocess.TimeoutExpired:
             return ""
+        said = done.stderr.decode(errors="replace")
+        if done.returncode == _SSH_FAILED and any(words in said for words in _MISTAKES):
+            raise TransportError(f"the configuration of ssh for {self._host}: {said.strip()}", transient=False)
         return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
 def _somebody_there() -> bool:
-    """Tell whether there is somebody who can be asked for a password."""
-    return sys.stdin is not None and sys.stdin.isatty() and os.path.exists("/dev/tty")
+    """Tell whether there is somebody who can be asked for a password: a terminal that is ours, or a window."""
+    if os.environ.get("SSH_ASKPASS") and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return True
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
-def _failure(host: str, said: str) -> TransportError:
+def failure(host: str, said: str) -> TransportError:
+    """Return what the program's words mean when it has not connected."""
     if any(words in said for words in _REFUSALS):
         return Refused(
             f"{host} refused to let us in and is not asked again by this script: {said}. "

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from expyre.errors import TransportError
-from expyre.transports.master import LOST_MASTER, Master
+from expyre.transports.master import LOST_MASTER, Master, failure
 from expyre.transports.process import Process
 from expyre.transports.remote import RemoteTransport
 from expyre.transports.sessions import Sessions
-from expyre.transports.talk import NotStarted, Stale
+from expyre.transports.talk import Busy, NotStarted, Stale
+from expyre.transports.tries import Refused
 
 __all__ = ["OpenSSHTransport"]
 
@@ -61,11 +62,13 @@ class OpenSSHTransport(RemoteTransport):
     def _failure(self, said: str, path: str) -> TransportError:
         """Return what has happened to a command that has not come to its end."""
         if _REFUSED_SESSION in said:
-            if self._sessions.refused():
-                return Stale(f"{self.where} takes no more sessions at once")
-            return NotStarted(f"{self.where} takes no sessions: {said}")
+            kind = Busy if self._sessions.refused() else NotStarted
+            return kind(f"{self.where} takes no further session: {said}")
         if LOST_MASTER in said:
             with self.lock:
                 self._master.forget(path)
             return Stale(f"the connection to {self.where} is gone")
+        if not path and isinstance(refusal := failure(self.where, said), Refused):
+            self.gate.refused(refusal)
+            return refusal
         return TransportError(f"the connection to {self.where} broke off: {said or 'no reason given'}")

@@ -8,7 +8,7 @@ from expyre.errors import TransportError
 from expyre.transports.reach import Connection, connected
 from expyre.transports.remote import RemoteTransport
 from expyre.transports.sessions import Sessions
-from expyre.transports.talk import NotStarted, Stale
+from expyre.transports.talk import Busy, NotStarted, Stale
 
 if TYPE_CHECKING:
     import paramiko
@@ -53,19 +53,14 @@ class ParamikoTransport(RemoteTransport):
         self._sessions = Sessions()
 
     def _open(self, command: str) -> _Channel:
-        while True:
-            self._sessions.enter()
-            try:
-                channel = self._channel()
-            except _SessionRefusedError as error:
-                if not self._sessions.refused():
-                    raise NotStarted(f"{self.where} takes no sessions: {error}") from error
-                continue
-            except BaseException:
-                self._sessions.leave()
-                raise
-            self._sessions.accepted()
-            return self._started(_Channel(channel, self.where, self._sessions), command)
+        self._sessions.enter()
+        try:
+            channel = self._channel()
+        except BaseException:
+            self._sessions.leave()
+            raise
+        self._sessions.accepted()
+        return self._started(_Channel(channel, self.where, self._sessions), command)
 
     def _started(self, channel: _Channel, command: str) -> _Channel:
         try:
@@ -82,7 +77,8 @@ class ParamikoTransport(RemoteTransport):
         try:
             return connection.transport.open_session(timeout=_PATIENCE)
         except paramiko.ChannelException as error:
-            raise _SessionRefusedError(str(error)) from error
+            refusal = Busy if self._sessions.refused() else NotStarted
+            raise refusal(f"{self.where} takes no further session: {error}") from error
         except (OSError, EOFError, paramiko.SSHException) as error:
             self._drop(connection)
             kind = NotStarted if is_new else Stale
@@ -100,10 +96,6 @@ class ParamikoTransport(RemoteTransport):
         with self.lock:
             if self._connection is connection:
                 self.close()
-
-
-class _SessionRefusedError(Exception):
-    """The connection takes no further session for now."""
 
 
 class _Channel:

@@ -107,6 +107,9 @@ def _named(host: Target) -> Iterator[None]:
     except socket.gaierror as error:
         known = error.errno == socket.EAI_NONAME
         raise NotStarted(f"cannot find {host} ({host.hostname}): {error.strerror}", transient=not known) from error
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        message = f'{host} and paramiko have no common way to speak: {error}. Set "transport": "openssh" for the system'
+        raise NotStarted(message, transient=False) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         place = f"{host} ({host.hostname} port {host.port})"
         raise NotStarted(f"cannot connect to {place}: {error or type(error).__name__}") from error

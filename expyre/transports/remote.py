@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from expyre.errors import TransportError
@@ -20,6 +22,8 @@ __all__ = ["RemoteTransport"]
 
 _VANISHED = ("No such file or directory", "file changed as we read it", "File removed before we read it")
 _EPILOGUE = ("Exiting with failure status", "Removing leading", "file is the archive; not dumped", "socket ignored")
+
+_ALL: weakref.WeakSet[RemoteTransport] = weakref.WeakSet()
 
 
 class RemoteTransport:
@@ -38,6 +42,7 @@ class RemoteTransport:
         self.gate = Gate()
         self.lock = threading.RLock()
         self._packs = True
+        _ALL.add(self)
 
     def run(self, script: str, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Run a shell script in the user's home."""
@@ -106,16 +111,26 @@ class RemoteTransport:
             said = "\n".join(trouble) or f"exit status {done.returncode}"
             raise TransportError(f"cannot read all of {remote_dir} on {self.where}: {said}", transient=False)
 
-    def _talk(
-        self, script: str, source: Callable[[], Iterable[bytes]], timeout: float | None
-    ) -> AbstractContextManager[Talk]:
+    @contextmanager
+    def _talk(self, script: str, source: Callable[[], Iterable[bytes]], timeout: float | None) -> Iterator[Talk]:
         marks = Marks()
         program = marks.program(script, timeout)
         stream = self._open(marks.command(program))
-        self.round_trips += 1
 
         def chunks() -> Iterable[bytes]:
             yield program
             yield from source()
 
-        return Talk(stream, marks, chunks(), timeout, self.where)
+        with Talk(stream, marks, chunks(), timeout, self.where) as talk:
+            self.gate.passed()
+            with self.lock:
+                self.round_trips += 1
+            yield talk
+
+
+def _forked() -> None:
+    for transport in list(_ALL):
+        transport.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

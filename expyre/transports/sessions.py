@@ -43,14 +43,12 @@ class Sessions:
         self._refused_since = None
 
     def refused(self) -> bool:
-        """Take note that the session last entered was refused; tell whether there is hope for another try."""
+        """Take note that a session, yet to be left, was refused; tell whether there is hope for another try."""
         now = time.monotonic()
         with self._changed:
-            self._open -= 1
-            self._limit = max(1, min(self._limit, self._open))
-            alone = self._open == 0
-            self._changed.notify()
-        if not alone:
+            others = self._open - 1
+            self._limit = max(1, min(self._limit, others))
+        if others:
             return True
         self._refused_since = self._refused_since or now
         time.sleep(0.02)

@@ -12,7 +12,7 @@ from expyre.errors import TransportError
 from expyre.transports.base import Completed
 from expyre.transports.shell import Between, Marks
 
-__all__ = ["NotStarted", "Stale", "Stream", "Talk"]
+__all__ = ["Busy", "NotStarted", "Stale", "Stream", "Talk"]
 
 # The end of the errors is on its way when the output has ended.
 _PATIENCE = 60.0
@@ -20,6 +20,10 @@ _PATIENCE = 60.0
 
 class NotStarted(TransportError):
     """Raised when it is certain that the other side has not begun with the script: it can be sent again."""
+
+
+class Busy(NotStarted):
+    """Raised when the host takes no further session for the moment."""
 
 
 class Stale(NotStarted):

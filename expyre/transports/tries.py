@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from expyre.errors import RequestError, TransportError
-from expyre.transports.talk import Stale
+from expyre.transports.talk import Busy, Stale
 
 __all__ = ["Gate", "Refused", "retried"]
 
@@ -29,13 +29,13 @@ def retried(action: Callable[[], T], worth: type[TransportError] = TransportErro
         The errors after which another try is right, unless they are not transient.
     """
     tries, wait = _from_environment()
-    stale = 0
+    fresh = True
     while True:
         try:
             return action()
         except worth as error:
-            stale += isinstance(error, Stale)
-            free = isinstance(error, Stale) and stale == 1
+            free = isinstance(error, Busy) or (isinstance(error, Stale) and fresh)
+            fresh = fresh and not isinstance(error, Stale)
             tries -= not free
             if not error.transient or tries <= 0:
                 raise
@@ -83,8 +83,7 @@ class Gate:
         TransportError
             What the attempt raised; the same again where the host had refused an earlier one.
         """
-        if self._refusal is not None:
-            raise Refused(str(self._refusal))
+        self.check()
         self._wait()
         try:
             return attempt()
@@ -93,6 +92,15 @@ class Gate:
             raise
         finally:
             self._last = time.monotonic()
+
+    def check(self) -> None:
+        """Raise what an earlier attempt has come to for good."""
+        if self._refusal is not None:
+            raise Refused(str(self._refusal))
+
+    def refused(self, refusal: Refused) -> None:
+        """Take note that no further attempt is to be made."""
+        self._refusal = refusal
 
     def passed(self) -> None:
         """Take note that the connection has proved to work."""

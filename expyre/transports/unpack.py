@@ -132,15 +132,13 @@ class _Plain:
                 start += self._source.read() or b"\0"
             if start.startswith(_MAGIC):
                 self._squeezed = zlib.decompressobj(31)
-            self._first = self._expanded(start) if start else b""
+            self._first = self._some(start)
         return self._first
 
     def read(self, size: int = -1) -> bytes:
         """Return some of the stream, of any length; nothing at its end."""
         data, self._first = self.peek(), b""
-        while not data and (raw := self._source.read()):
-            data = self._expanded(raw)
-        return data
+        return data or self._some(self._source.read())
 
     def finish(self) -> None:
         """Read what follows the last file.
@@ -155,5 +153,12 @@ class _Plain:
         if self._squeezed is not None and not self._squeezed.eof:
             raise EOFError("the compressed stream has no end")
 
-    def _expanded(self, raw: bytes) -> bytes:
-        return raw if self._squeezed is None else self._squeezed.decompress(raw)
+    def _some(self, raw: bytes) -> bytes:
+        """Return what these bytes, and the next ones if they are too few, are without compression."""
+        if self._squeezed is None:
+            return raw
+        while raw:
+            if data := self._squeezed.decompress(raw):
+                return data
+            raw = self._source.read()
+        return b""
