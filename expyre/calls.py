@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
@@ -116,15 +117,21 @@ def prepare(
         The files of a job cannot be staged.
     """
     result: list[Prepared] = []
+    sharing = cache(lambda: stage.Sharing([stage.Triple(call.function, call.args, call.kwargs) for call in calls]))
     places: Counter[tuple[str, str]] = Counter()
     pending = iter(calls)
     while batch := list(islice(pending, _BATCH)):
-        result.extend(_prepare_batch(project, batch, places, try_restart, dry_run))
+        result.extend(_prepare_batch(project, batch, places, try_restart, dry_run, sharing))
     return result
 
 
 def _prepare_batch(
-    project: Project, calls: list[Call], places: Counter[tuple[str, str]], try_restart: bool, dry_run: bool
+    project: Project,
+    calls: list[Call],
+    places: Counter[tuple[str, str]],
+    try_restart: bool,
+    dry_run: bool,
+    sharing: Callable[[], stage.Sharing],
 ) -> Iterator[Prepared]:
     for call in calls:
         call.check()
@@ -137,7 +144,7 @@ def _prepare_batch(
     if dry_run:
         made = {i: Prepared(_planned(calls[i], identities[i]), recreated=False, planned=True) for i in new}
     elif new:
-        made = _make(project, {i: (calls[i], identities[i], pairs[i]) for i in new}, try_restart)
+        made = _make(project, {i: (calls[i], identities[i], pairs[i]) for i in new}, try_restart, sharing())
     for i, pair in enumerate(pairs):
         yield made[i] if i in made else Prepared(known[pair], recreated=True)
 
@@ -158,7 +165,10 @@ def _planned(call: Call, identity: Identity) -> JobRow:
 
 
 def _make(
-    project: Project, todo: Mapping[int, tuple[Call, Identity, tuple[str, str]]], try_restart: bool
+    project: Project,
+    todo: Mapping[int, tuple[Call, Identity, tuple[str, str]]],
+    try_restart: bool,
+    sharing: stage.Sharing,
 ) -> dict[int, Prepared]:
     """Stage everything, then record it in one transaction; what somebody else recorded meanwhile is taken over."""
     root = project.stage_root
@@ -167,7 +177,7 @@ def _make(
     try:
         for i, (call, identity, (scope, key)) in todo.items():
             job_id = _new_id(call, identity)
-            staged[i] = stage.stage(root, _request(call, job_id))
+            staged[i] = stage.stage(root, _request(call, job_id), sharing)
             rows[i] = NewJob(
                 id=job_id,
                 name=call.name,

@@ -27,6 +27,8 @@ KEY = "_expyre_job_key"
 STDOUT = "_expyre_stdout"
 STDERR = "_expyre_stderr"
 TERMINATED = "_expyre_job_terminated"
+# Begins the names of files that many jobs have in common; the first digits of its sha256 and an ending follow.
+SHARED = "_expyre_shared_"
 # The job's script gives these their final names after the post-run commands.
 RESULT = "_tmp_expyre_job_succeeded"
 ERROR = "_tmp_expyre_job_error"
@@ -275,20 +277,60 @@ def report(exc: BaseException, key: bytes) -> None:
     write_text(ERROR, text)
 
 
+def shared_name(reference: str) -> str:
+    """Return the name of the file that has what a reference in a task stands for."""
+    return f"{SHARED}{reference[:12]}.pckl"
+
+
+class TaskReader(pickle.Unpickler):
+    """Reads a task, and what it has in common with others from files of their own.
+
+    A reference is the sha256 of such a file, a colon and a number that tells objects of equal content apart. As the
+    task is signed, these files are authentic if they match.
+
+    Parameters
+    ----------
+    data
+        The pickle.
+    directory
+        Where the files are.
+    found
+        What references have led to.
+    """
+
+    def __init__(self, data: Any, directory: str = ".", found: dict[str, Any] | None = None) -> None:
+        super().__init__(io.BytesIO(data))
+        self._directory = directory
+        self._found: dict[str, Any] = {} if found is None else found
+
+    def persistent_load(self, reference: Any) -> Any:
+        """Return what a reference stands for; the same object each time."""
+        if reference not in self._found:
+            path = os.path.join(self._directory, shared_name(reference))
+            with open(path, "rb") as file:
+                data = file.read()
+            if hashlib.sha256(data).hexdigest() != reference.partition(":")[0]:
+                raise NotAuthentic(f"{path} was altered or damaged: its content does not match its checksum")
+            self._found[reference] = TaskReader(data, self._directory, self._found).load()
+        return self._found[reference]
+
+
 def load_task(key: bytes) -> tuple[Callable[..., Any], Any, Any]:
     """Return function, args and kwargs of the job in the current directory.
 
     Raises
     ------
     NotAuthentic
-        The task file is damaged.
+        The task file, or one that it has in common with others, is damaged.
     ImportError, AttributeError, RuntimeError
         The task cannot be unpickled here; the message says what is missing and where it was looked for.
     """
     with open(TASK, "rb") as file:
         payload = verify(file.read(), key, TASK)
     try:
-        function, args, kwargs = pickle.loads(payload)
+        function, args, kwargs = TaskReader(payload).load()
+    except NotAuthentic:
+        raise
     except ImportError as exc:
         raise ModuleNotFoundError(cannot_unpickle(exc), name=exc.name) from exc
     except AttributeError as exc:

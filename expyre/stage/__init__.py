@@ -5,7 +5,7 @@ from __future__ import annotations
 from expyre.stage import names
 from expyre.stage.commands import job_commands, planned_commands, read_list
 from expyre.stage.copying import copy_glob, copy_tree
-from expyre.stage.keeping import clean, copy_outputs, reset
+from expyre.stage.keeping import clean, copy_outputs, reset, shared_files
 from expyre.stage.names import ERROR as ERROR_FILE
 from expyre.stage.names import KEY as KEY_FILE
 from expyre.stage.names import LARGE_FILES
@@ -23,6 +23,7 @@ from expyre.stage.reading import (
     streams,
     times,
 )
+from expyre.stage.sharing import Sharing, Triple
 from expyre.stage.task import Staged, StageRequest, stage, write_task
 
 __all__ = [
@@ -33,9 +34,11 @@ __all__ = [
     "STARTED_FILE",
     "TASK_FILE",
     "Markers",
+    "Sharing",
     "StageRequest",
     "Staged",
     "Streams",
+    "Triple",
     "clean",
     "copy_glob",
     "copy_outputs",
@@ -50,6 +53,7 @@ __all__ = [
     "read_result",
     "read_task",
     "reset",
+    "shared_files",
     "stage",
     "streams",
     "times",

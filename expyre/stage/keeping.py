@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from expyre.errors import RequestError, StageError
@@ -22,7 +23,7 @@ def copy_outputs(directory: str | Path, target: str | Path) -> list[str]:
 
 
 def clean(directory: str | Path) -> None:
-    """Overwrite the large files of a job with a word and leave a marker that says so.
+    """Overwrite the large files of a job with a word, remove those in common with others, leave a marker of that.
 
     Raises
     ------
@@ -36,9 +37,19 @@ def clean(directory: str | Path) -> None:
         for name in names.LARGE_FILES:
             if (path / name).exists():
                 (path / name).write_text("CLEANED\n", "ascii")
+        for name in shared_files(path):
+            (path / name).unlink()  # other jobs have the same file
         (path / names.CLEANED).touch()
     except OSError as exc:
         raise StageError(f"cannot clean {path}: {exc.strerror or exc} ({exc.filename})") from exc
+
+
+def shared_files(directory: str | Path) -> list[str]:
+    """Return the names of the files in a job's directory that other jobs have as well."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.startswith(names.SHARED))
+    except FileNotFoundError:
+        return []
 
 
 def reset(directory: str | Path) -> None:

@@ -12,6 +12,8 @@ PRE_RUN: Final = "_expyre_pre_run_commands"
 POST_RUN: Final = "_expyre_post_run_commands"
 ENV_VARS: Final = "_expyre_env_vars"
 OUTPUT_FILES: Final = "_expyre_output_files"
+SHARED: Final = "_expyre_shared_"
+"""How the names of files begin that several jobs have in common: hard links, so never to be written into."""
 
 STARTED: Final = "_expyre_job_started"
 SUCCEEDED: Final = "_expyre_job_succeeded"

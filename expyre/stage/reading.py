@@ -79,7 +79,9 @@ def read_task(directory: str | Path, key: bytes | None) -> tuple[Any, tuple[Any,
     path = Path(directory) / names.TASK
     payload = _verified(path, key)
     try:
-        function, args, kwargs = pickle.loads(payload)
+        function, args, kwargs = runner.TaskReader(payload, os.fspath(directory)).load()
+    except runner.NotAuthentic as exc:
+        raise AuthenticationError(str(exc)) from None
     except Exception as exc:
         raise StageError(f"the call in {path} cannot be unpickled here: {type(exc).__name__}: {exc}") from exc
     return function, args, kwargs

@@ -17,9 +17,10 @@ from typing import Any
 
 from expyre.errors import RequestError, StageError
 from expyre.node import runner
-from expyre.stage import names
+from expyre.stage import links, names
 from expyre.stage.copying import copy_glob
 from expyre.stage.pickling import dump_call
+from expyre.stage.sharing import Dumped, Sharing, Triple, place_files
 
 _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -63,7 +64,7 @@ class Staged:
     key: bytes
 
 
-def stage(root: str | Path, request: StageRequest) -> Staged:
+def stage(root: str | Path, request: StageRequest, sharing: Sharing | None = None) -> Staged:
     """Make the directory ``run_<id>`` (mode 0700) with all files of a job.
 
     Parameters
@@ -72,6 +73,8 @@ def stage(root: str | Path, request: StageRequest) -> Staged:
         Directory of all jobs.
     request
         What to stage.
+    sharing
+        Knows what this call has in common with others.
 
     Returns
     -------
@@ -85,13 +88,14 @@ def stage(root: str | Path, request: StageRequest) -> Staged:
         A file could not be written, or a directory of that name is there already.
     """
     env_vars = check_request(request)
-    payload = dump_call(request.function, request.args, request.kwargs)
+    call = Triple(request.function, request.args, request.kwargs)
+    dumped = Dumped(dump_call(*call)) if sharing is None else sharing.dump(call)
     directory = Path(root) / (names.PREFIX + request.id)
     temporary = Path(root) / f".tmp_{secrets.token_hex(8)}"
     key = secrets.token_bytes(32)
     try:
         os.mkdir(temporary, 0o700)
-        _fill(temporary, Path(root), payload, key, request, env_vars)
+        _fill(temporary, Path(root), dumped, key, request, env_vars)
         os.rename(temporary, directory)
     except BaseException as exc:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -136,12 +140,13 @@ def _wrong_files(request: StageRequest) -> list[str]:
 
 
 def _fill(
-    directory: Path, root: Path, payload: bytes, key: bytes, request: StageRequest, env_vars: Sequence[str]
+    directory: Path, root: Path, dumped: Dumped, key: bytes, request: StageRequest, env_vars: Sequence[str]
 ) -> None:
     for item in request.input_files:
         copy_glob(Path.cwd(), directory, item, skip=[root])
-    write_payload(directory, payload, key)
-    _link_runner(root, directory / names.RUNNER)
+    write_payload(directory, dumped.payload, key)
+    place_files(root, directory, dumped.files)
+    links.link(os.path.join(root, _runner_name()), directory / names.RUNNER, runner_source())
     lists = {
         names.PRE_RUN: request.pre_run_commands,
         names.POST_RUN: request.post_run_commands,
@@ -191,32 +196,3 @@ def runner_source() -> bytes:
 @lru_cache(maxsize=1)
 def _runner_name() -> str:
     return f"_expyre_runner_{hashlib.sha256(runner_source()).hexdigest()[:12]}.py"
-
-
-def _link_runner(root: Path, target: Path) -> None:
-    """Put the runner into a job's directory: a link to one file for all jobs, or a copy where links do not work."""
-    shared = os.path.join(root, _runner_name())
-    try:
-        os.link(shared, target)
-    except FileNotFoundError:
-        _write_shared_runner(shared)
-        _link_or_copy(shared, target)
-    except OSError:
-        _write_shared_runner(shared)  # too many links to the old one: start another
-        _link_or_copy(shared, target)
-
-
-def _link_or_copy(shared: str, target: Path) -> None:
-    try:
-        os.link(shared, target)
-    except OSError:
-        target.write_bytes(runner_source())
-
-
-def _write_shared_runner(shared: str) -> None:
-    temporary = f"{shared}.{secrets.token_hex(4)}"
-    try:
-        Path(temporary).write_bytes(runner_source())
-        os.replace(temporary, shared)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

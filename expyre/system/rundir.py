@@ -48,7 +48,8 @@ class RunDir:
     def fetch(self, names: Sequence[str], local_dir: Path) -> None:
         """Copy directories back into ``local_dir``, in one stream; inputs and keys are left out."""
         if names:
-            self.transport.fetch(self.path, names, local_dir, exclude=_NEVER_FETCHED)
+            shared = {file for name in names for file in stage.shared_files(local_dir / name)}
+            self.transport.fetch(self.path, names, local_dir, exclude=(*_NEVER_FETCHED, *sorted(shared)))
 
     def fetch_files(self, name: str, files: Sequence[str], local_dir: Path) -> None:
         """Copy those of the files that a job's directory has into ``local_dir``."""
@@ -82,8 +83,9 @@ class RunDir:
         return [name for name in self._shell(script, "cannot be listed").split("\0") if name]
 
     def clean(self, names: Sequence[str], filenames: Sequence[str]) -> None:
-        """Overwrite those of the files that jobs' directories have with ``CLEANED``."""
+        """Overwrite files that jobs have with ``CLEANED``; remove those that they have in common."""
         each = f'for f in {_words(filenames)}; do [ -e "$d/$f" ] && echo CLEANED > "$d/$f"; done'
+        each += f'; rm -f "$d"/{stage.names.SHARED}*'
         self._shell(f"{self._cd} 0\nfor d in {_words(names)}; do {each}; done; true", "cannot be cleaned")
 
     def remove(self, names: Sequence[str]) -> None:

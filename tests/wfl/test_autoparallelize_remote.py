@@ -6,7 +6,7 @@ import pytest
 from ase.atoms import Atoms
 
 from expyre.errors import ExPyReJobDiedError, TimedOut
-from wfl.autoparallelize import AutoparaInfo, RemoteInfo, autoparallelized
+from wfl.autoparallelize import AutoparaInfo, RemoteInfo, autoparallelize, autoparallelized
 from wfl.autoparallelize.base import take_apart
 from wfl.autoparallelize.output import Sink
 from wfl.autoparallelize.remote import chunk_calls, cut
@@ -120,6 +120,22 @@ def test_jobs_give_what_a_local_run_gives(project, tmp_path, monkeypatch):
     assert run(autopara_info=info) == remote
     assert {job["status"] for job in project.db.jobs()} == {"processed"}
     assert run(autopara_info={"num_python_subprocesses": 0}) == remote
+
+
+def add_up(atoms, table, more):
+    for at in atoms:
+        at.info["sum"] = float(table.sum()) + float(more["table"].sum()) + len(at)
+    return atoms
+
+
+def test_what_all_jobs_need_is_staged_once(project, tmp_path):
+    table = np.random.default_rng(0).random(100_000)
+    info = {"remote_info": remote_info(num_inputs_per_queued_job=1)}
+    found = autoparallelize(add_up, configs(3), OutputSpec(), table, {"table": table}, autopara_info=info)
+    assert [at.info["sum"] for at in found] == [pytest.approx(2 * table.sum() + 1)] * 3
+    [file] = (tmp_path / "_expyre").glob("_expyre_shared_*")
+    assert file.stat().st_nlink == 4
+    assert all(path.stat().st_size < 10_000 for path in (tmp_path / "_expyre").glob("run_*/_expyre_task_in.pckl"))
 
 
 def test_failures_are_reported_together(project, tmp_path):
