@@ -76,7 +76,7 @@ def _configured(case: Case, queue: Queue, key: str, spec: Mapping[str, Any]) -> 
     if not meant:
         yield Finding(OK, what, "a name of its own: no header line hands it to the queue")
         return
-    wrong = [*_mistakes(case, key, spec, meant)]
+    wrong = [*_mistakes(case, key, spec, meant), *_gpus_not_asked_for(case, key, spec)]
     closed = [partition.name for partition in meant if not partition.usable]
     if closed and len(closed) == len(meant):
         evidence = f"takes no jobs of yours now: {', '.join(closed)}"
@@ -148,6 +148,16 @@ def _gpus(spec: Mapping[str, Any], meant: list[Partition]) -> _Verdict:
     if said <= have or not any(p.nodes for p in meant):
         return _FINE
     return FAILURE, "num_gpus", f"its nodes have {have} GPUs as the queue knows, {said} are configured", str(have)
+
+
+def _gpus_not_asked_for(case: Case, key: str, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find lines of PBS that ask for nodes and forget their GPUs; nothing can be added to them from outside."""
+    lines = [*case.system.queuing_sys_header, *spec.get("header", ())]
+    asked = [line for line in lines if re.match(r"#PBS\s+-l\s*(select|nodes)=", line)]
+    if case.scheduler == "pbs" and spec.get("num_gpus") and asked and not any("gpus" in line for line in asked):
+        more = ":ngpus={num_gpus}" if "select=" in asked[0] else ":gpus={num_gpus}"
+        evidence = f"jobs that need GPUs get none: {asked[0]!r} does not ask for them"
+        yield Finding(WARNING, f"partition {key}", evidence, f'{case.key("header")}: add "{more}" to that line')
 
 
 def _words(spec: Mapping[str, Any]) -> str:

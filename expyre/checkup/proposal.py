@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ SUPPORTED: Final = ("slurm", "sge", "pbs", "local")
 _UNSUPPORTED: Final = {"bsub": "LSF", "condor_submit": "HTCondor", "flux": "Flux"}
 _GENERIC = re.compile(r"((login|head|submit|frontend|front|master|ssh|hpc|cluster|node|gateway|access)[-_]?\d*[-_]?)+")
 _OLDEST = (3, 9)
+_Lines = Callable[[Partition, NodeGroup], list[str]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,12 @@ def propose(wish: Wish, facts: Facts) -> Proposal:
     usable = [] if queue is None else [p for p in queue.partitions.values() if p.usable and p.nodes]
     if queue is None or not usable:
         raise RequestError(_no_partition(scheduler, facts, queue))
-    header, own = _header(queue, usable)
-    settings["header"] = header
-    settings["partitions"] = _partitions(usable, own)
+    lines = _lines(queue)
+    common = [line for line in lines(usable[0], usable[0].nodes[0]) if _everywhere(line, lines, usable)]
+    settings["header"] = common
+    settings["partitions"] = _partitions(usable, lambda *place: [x for x in lines(*place) if x not in common])
+    if queue.limits.get("gpu_resource", "gpu") != "gpu":
+        settings["scheduler_options"] = {"gpu_resource": queue.limits["gpu_resource"]}
     return Proposal(settings, tuple(_notes(queue, usable)))
 
 
@@ -101,23 +105,34 @@ def _machine(facts: Facts) -> NodeGroup:
     return NodeGroup(1, max(facts.who.num_cores, 1), facts.who.mem_kb)
 
 
-def _header(queue: Queue, usable: Sequence[Partition]) -> tuple[list[str], bool]:
-    """Return the header lines of the system, and whether partitions keep lines of their own."""
-    common = usable[0].header if all(p.header == usable[0].header for p in usable) else ()
-    own = not common and any(p.header for p in usable)
-    if queue.name == "slurm":
-        lines = [
-            "#SBATCH --partition={partition}",
-            "#SBATCH --nodes={num_nodes}",
-            "#SBATCH --ntasks-per-node={num_cores_per_node}",
-        ]
-        return [*lines, *_account(queue), *common], own
-    if queue.name == "pbs":
-        size = "nodes={num_nodes}:ppn={num_cores_per_node}"
-        if queue.dialect != "torque":
-            size = "select={num_nodes}:ncpus={num_cores_per_node}:mpiprocs={num_cores_per_node}"
-        return ["#PBS -q {partition}", f"#PBS -l {size}"], own
-    return ["#$ -q {partition}", *common], own
+def _everywhere(line: str, lines: _Lines, usable: Sequence[Partition]) -> bool:
+    return all(line in lines(partition, group) for partition in usable for group in partition.nodes)
+
+
+def _lines(queue: Queue) -> _Lines:
+    """Return what tells the header lines that jobs on nodes of a partition need."""
+    return {"slurm": _slurm_lines, "pbs": _pbs_lines, "sge": _sge_lines}[queue.name](queue)
+
+
+def _slurm_lines(queue: Queue) -> _Lines:
+    plain = [
+        "#SBATCH --partition={partition}",
+        "#SBATCH --nodes={num_nodes}",
+        "#SBATCH --ntasks-per-node={num_cores_per_node}",
+        *_account(queue),
+    ]
+    return lambda partition, group: [*plain, *partition.header]
+
+
+def _pbs_lines(queue: Queue) -> _Lines:
+    size, gpus = "select={num_nodes}:ncpus={num_cores_per_node}:mpiprocs={num_cores_per_node}", ":ngpus={num_gpus}"
+    if queue.dialect == "torque":
+        size, gpus = "nodes={num_nodes}:ppn={num_cores_per_node}", ":gpus={num_gpus}"
+    return lambda partition, group: ["#PBS -q {partition}", f"#PBS -l {size}{gpus if group.gpus else ''}"]
+
+
+def _sge_lines(queue: Queue) -> _Lines:
+    return lambda partition, group: ["#$ -q {partition}", *partition.header]
 
 
 def _account(queue: Queue) -> list[str]:
@@ -130,7 +145,7 @@ def _needs_account(queue: Queue) -> bool:
     return not queue.default_account and bool(queue.accounts) and enforced not in ("none", "", "0")
 
 
-def _partitions(usable: Sequence[Partition], own: bool) -> dict[str, dict[str, Any]]:
+def _partitions(usable: Sequence[Partition], own: _Lines) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for partition in sorted(usable, key=lambda p: not p.default):
         kinds = _kinds(partition.nodes)
@@ -139,8 +154,8 @@ def _partitions(usable: Sequence[Partition], own: bool) -> dict[str, dict[str, A
             found[key] = _node(group, partition.max_time)
             if key != partition.name:
                 found[key]["partition"] = partition.name
-            if own and partition.header:
-                found[key]["header"] = list(partition.header)
+            if lines := own(partition, group):
+                found[key]["header"] = lines
     return found
 
 

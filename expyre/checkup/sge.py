@@ -42,9 +42,15 @@ def parse(answers: Mapping[str, Answer]) -> Queue | None:
         "sge",
         version.lines[0].strip() if version.lines else "",
         {name: _queue(name, block, hosts, rules) for name, block in _blocks(answers.get("sge.queues")).items()},
-        {key: config[key].strip() for key in _LIMITS if key in config},
+        {key: config[key].strip() for key in _LIMITS if key in config} | _gpu_resource(answers.get("sge.hosts")),
         trouble=_trouble(answers),
     )
+
+
+def _gpu_resource(hosts: Answer | None) -> dict[str, str]:
+    """Return what GPUs are called here, if there are any."""
+    found = re.search(r"h[lcf]:(n?gpus?)=", hosts.text if hosts else "")
+    return {"gpu_resource": found[1]} if found else {}
 
 
 def _trouble(answers: Mapping[str, Answer]) -> str:

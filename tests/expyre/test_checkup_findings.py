@@ -129,6 +129,18 @@ def test_header_lines_that_name_no_partition() -> None:
     assert bad(made=system({"a": {**NODE, "header": ["#SBATCH -p normal"]}}, header=())) == []
 
 
+def test_lines_of_pbs_that_forget_gpus() -> None:
+    queue = replace(QUEUE, name="pbs", limits={})
+    tools = TOOLS | {name: name for name in ("qsub", "qstat", "qdel")}
+    there = replace(GOOD, queues={"pbs": queue}, tools=tools)
+    line = "#PBS -l select={num_nodes}:ncpus={num_cores_per_node}"
+    nodes = {"normal": {**NODE, "num_gpus": 2}}
+    found = only(bad(there, system(nodes, scheduler="pbs", header=("#PBS -q {partition}", line))))
+    assert (found.level, found.what) == ("warning", "partition normal")
+    assert '":ngpus={num_gpus}"' in found.remedy
+    assert bad(there, system(nodes, scheduler="pbs", header=("#PBS -q {partition}", line + ":ngpus={num_gpus}"))) == []
+
+
 def test_partitions_of_another_cluster_are_not_compared() -> None:
     assert bad(made=system({"there": NODE}, header=("#SBATCH --clusters=other", *HEADER))) == []
 

@@ -102,12 +102,11 @@ def test_openpbs(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: 
     result = xpr("init", "local", "--name", "pbs", "--print")
     system = json.loads(result.stdout)["systems"]["pbs"]
     assert system["scheduler"] == "pbs"
-    assert system["header"][0] == "#PBS -q {partition}"
-    assert system["header"][1].startswith("#PBS -l select={num_nodes}:ncpus={num_cores_per_node}")
-    assert system["partitions"] == {
-        "workq": {"num_cores": 32, "max_time": "48:00:00", "max_mem": "125 GB"},
-        "gpuq": {"num_cores": 16, "max_time": "12:00:00", "max_mem": "250 GB", "num_gpus": 4},
-    }
+    assert system["header"] == ["#PBS -q {partition}"]
+    line = "#PBS -l select={num_nodes}:ncpus={num_cores_per_node}:mpiprocs={num_cores_per_node}"
+    workq = {"num_cores": 32, "max_time": "48:00:00", "max_mem": "125 GB", "header": [line]}
+    gpuq = {"num_cores": 16, "max_time": "12:00:00", "max_mem": "250 GB", "num_gpus": 4}
+    assert system["partitions"] == {"workq": workq, "gpuq": {**gpuq, "header": [line + ":ngpus={num_gpus}"]}}
     assert "left out" in result.stderr
     assert "old, router" in result.stderr
 
@@ -115,7 +114,7 @@ def test_openpbs(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: 
 def test_torque(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: F811
     bare_host.torque()
     system = json.loads(xpr("init", "local", "--name", "pbs", "--print").stdout)["systems"]["pbs"]
-    assert system["header"][1] == "#PBS -l nodes={num_nodes}:ppn={num_cores_per_node}"
+    assert system["header"][1] == "#PBS -l nodes={num_nodes}:ppn={num_cores_per_node}:gpus={num_gpus}"
 
 
 def test_a_machine_without_a_queue(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: F811
