@@ -56,6 +56,8 @@ class BatchScheduler(Scheduler):
     """Extended regular expression: what a submit command says when the user has too many jobs in the queue."""
     doubt_pattern: ClassVar[str] = r"tim(ed? ?out|eout)|connect|communicat|contact|unexpected message|try again"
     """What a submit command says when it does not know whether the queue has taken the job."""
+    refused_pattern: ClassVar[str] = r"$^"
+    """What a submit command says when it was refused, although its exit code is like that of one that was killed."""
     gone_pattern: ClassVar[str] = r"$^"
     """What a command says of a job that has ended."""
     settle_time: ClassVar[float] = 4.0

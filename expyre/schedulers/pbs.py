@@ -74,6 +74,7 @@ class PBS(BatchScheduler):
     index_variable: ClassVar[str] = "PBS_ARRAY_INDEX:-$PBS_ARRAYID"
     first_index: ClassVar[int] = 1
     full_pattern: ClassVar[str] = r"would exceed .*limit|maximum number of jobs already in"
+    refused_pattern: ClassVar[str] = r"(?m)^(\S*/)?qsub: "
     gone_pattern: ClassVar[str] = r"unknown job ?id|job has finished|request invalid for state of job"
 
     # -- scripts -------------------------------------------------------------------------------------------------

@@ -181,7 +181,8 @@ class Submitter:
         if outcome.status:
             if re.search(self.queue.full_pattern, said, re.IGNORECASE):
                 return QueueFull(f"the queue takes no more jobs for now: {said}")
-            doubtful = outcome.status > 128 or re.search(self.queue.doubt_pattern, said, re.IGNORECASE)
+            killed = outcome.status > 128 and not re.search(self.queue.refused_pattern, said)
+            doubtful = killed or re.search(self.queue.doubt_pattern, said, re.IGNORECASE)
             return None if doubtful else SubmitFailed(f"the queue refused the job: {said or 'without a word'}")
         try:
             return self.queue.parse_answer(outcome.answer)
