@@ -122,7 +122,7 @@ def _number(text: str) -> int | None:
 
 
 def _seconds(text: str) -> float | None:
-    found = re.fullmatch(r"([\d.]+)s?", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)s?", text.strip())
     if found is not None:
         return float(found[1])
     try:
@@ -133,7 +133,7 @@ def _seconds(text: str) -> float | None:
 
 def _bytes(text: str) -> float | None:
     """Return an amount of memory; capital letters count in steps of 1024."""
-    found = re.fullmatch(r"([\d.]+)([KMGTkmgt]?)B?", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)([KMGTkmgt]?)B?", text.strip())
     if found is None:
         return None
     factor = _UNITS[found[2].lower()]
