@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster_tools import RESOURCES, SHAPE, TRANSPORTS, Bench, Clock, bench, calls, line, round_trips
+
 from expyre.config import Project
 from expyre.func import create_jobs, start_jobs
 

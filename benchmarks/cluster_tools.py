@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from clusters.slurm import SlurmCluster, running_slurm
 from clusters.slurm_ssh import SlurmOverSsh, make_project, slurm_login
 
-from expyre import config, transports
+from expyre import transports
 from expyre.calls import Call
 from expyre.config import Project
 

@@ -34,12 +34,22 @@ class Pace:
         self.fastest = min((low for low, _ in ranges), default=0.02)
         self.slowest = max(self.fastest, min(slowest, min((high for _, high in ranges), default=slowest)))
         self.delay = self.fastest
+        self._busy = 0.0
+        self._looked_at: float | None = None
 
-    def wait(self, busy: float, progressed: bool, at_most: float | None) -> None:
-        """Sleep; longer after rounds that took long or found nothing."""
+    def looked(self, seconds: float) -> None:
+        """Take note of a look that is over and has kept queue and host busy for so long."""
+        self._busy += seconds
+        self._looked_at = time.monotonic()
+
+    def wait(self, progressed: bool, at_most: float | None) -> None:
+        """Sleep until enough time has passed since the last look; longer after one that took long or found nothing."""
         self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
-        delay = max(self.delay, 4 * busy)
-        time.sleep(delay if at_most is None else max(0.0, min(delay, at_most)))
+        delay = max(self.delay, 4 * self._busy)
+        if self._looked_at is not None:
+            delay -= time.monotonic() - self._looked_at
+        self._busy, self._looked_at = 0.0, None
+        time.sleep(max(0.0, delay if at_most is None else min(delay, at_most)))
 
 
 def _poll_range(project: Project, system: str | None) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,13 @@ log = logging.getLogger(__name__)
 ENDED = frozenset({SUCCEEDED, FAILED, DIED})
 
 
-def sync(project: Project, rows: Iterable[JobRow], *, since: float = 0.0) -> dict[str, JobRow]:
+def sync(
+    project: Project,
+    rows: Iterable[JobRow],
+    *,
+    since: float = 0.0,
+    looked: Callable[[float], None] = lambda seconds: None,
+) -> dict[str, JobRow]:
     """Look at jobs once and record what was found.
 
     One question to the queue, one look at the files and one transfer of what has ended, for each system.
@@ -38,6 +44,8 @@ def sync(project: Project, rows: Iterable[JobRow], *, since: float = 0.0) -> dic
         The jobs; those that no system has are left as they are.
     since
         When the watch began, in seconds since the epoch: silence of the queue before that does not count.
+    looked
+        Called after the look at the jobs of a system, with the seconds that it took.
 
     Returns
     -------
@@ -52,7 +60,7 @@ def sync(project: Project, rows: Iterable[JobRow], *, since: float = 0.0) -> dic
                 log.warning("jobs on system %r cannot be looked at: no such system is configured", name)
             result.update((row.id, row) for row in group)
         else:
-            result.update(_sync_system(project, system, group, since))
+            result.update(_sync_system(project, system, group, since, looked))
     return result
 
 
@@ -63,10 +71,12 @@ def _by_system(rows: Iterable[JobRow]) -> dict[str | None, list[JobRow]]:
     return groups
 
 
-def _sync_system(project: Project, system: System, rows: list[JobRow], since: float) -> dict[str, JobRow]:
+def _sync_system(
+    project: Project, system: System, rows: list[JobRow], since: float, looked: Callable[[float], None]
+) -> dict[str, JobRow]:
     now = time.time()
     try:
-        looks = system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
+        looks = _look(system, rows, looked)
         verdicts = {row.id: _verdict(row, looks[row.id], since, now) for row in rows}
         ended = [row for row in rows if _ends(row, verdicts[row.id])]
         if ended:
@@ -88,6 +98,14 @@ def _sync_system(project: Project, system: System, rows: list[JobRow], since: fl
     step("gather.3")
     fresh = project.record.rows([change.id for change in changes])
     return {row.id: fresh.get(row.id, row) for row in rows}
+
+
+def _look(system: System, rows: list[JobRow], looked: Callable[[float], None]) -> dict[str, Look]:
+    began = time.monotonic()
+    try:
+        return system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
+    finally:
+        looked(time.monotonic() - began)
 
 
 def _has_arrived(row: JobRow, verdict: Verdict) -> bool:

@@ -63,14 +63,19 @@ def as_completed(
     for job in jobs:
         heads.setdefault(job.id, []).append(job)
     with reporter(len(heads), label, quiet=quiet) as progress:
-        yield from _Watch(heads, Clock(timeout, queued_counts), retry, progress).run(check_interval)
+        yield from _Watch(heads, Clock(timeout, queued_counts), check_interval, retry, progress).run()
 
 
 class _Watch:
     """The jobs that are waited for, by id, with what the record said last."""
 
     def __init__(
-        self, waiting: dict[str, list[Waitable]], clock: Clock, retry: Retry | None, progress: Reporter
+        self,
+        waiting: dict[str, list[Waitable]],
+        clock: Clock,
+        slowest: float,
+        retry: Retry | None,
+        progress: Reporter,
     ) -> None:
         self.waiting = waiting
         self.clock = clock
@@ -79,17 +84,16 @@ class _Watch:
         self.backlog = Backlog()
         self.refused: dict[str, BaseException] = {}
         self.rows = _current(self._jobs())
+        self.pace = Pace(((job.project, self.rows[job.id].system) for job in self._jobs()), slowest)
         self.since = time.time()
 
     def _jobs(self) -> list[Waitable]:
         return [group[0] for group in self.waiting.values()]
 
-    def run(self, slowest: float) -> Iterator[Outcome]:
+    def run(self) -> Iterator[Outcome]:
         """Yield outcomes until nothing is waited for any more."""
-        pace = Pace(((job.project, self.rows[job.id].system) for job in self._jobs()), slowest)
         progressed = False
         while self.waiting:
-            began = time.monotonic()
             before = len(self.waiting)
             yield from self._settled(self._ended())
             self.clock.tick(self.rows[i] for i in self.waiting)
@@ -97,7 +101,7 @@ class _Watch:
             yield from self._given_up()
             progressed = len(self.waiting) < before
             if self.waiting:
-                pace.wait(time.monotonic() - began, progressed, _shortest(self.clock.left(i) for i in self.waiting))
+                self.pace.wait(progressed, _shortest(self.clock.left(i) for i in self.waiting))
                 self.rows = _current(self._jobs())
 
     def _ended(self) -> list[JobRow]:
@@ -107,7 +111,8 @@ class _Watch:
             return known
         seen: dict[str, JobRow] = {}
         for project, group in _by_project(self._jobs()):
-            seen.update(sync(project, [self.rows[job.id] for job in group], since=self.since))
+            rows = [self.rows[job.id] for job in group]
+            seen.update(sync(project, rows, since=self.since, looked=self.pace.looked))
         self.rows = seen
         return [row for row in seen.values() if row.status in ENDED]
 

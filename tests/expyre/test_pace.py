@@ -1,0 +1,56 @@
+"""How long is waited between two looks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from expyre.gather.pace import Pace
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was slept."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
+
+
+def test_looks_that_find_nothing_follow_each_other_ever_more_slowly(naps: list[float]) -> None:
+    pace = Pace([], slowest=1.0)
+    for _ in range(30):
+        pace.looked(0.0)
+        pace.wait(progressed=False, at_most=None)
+    assert naps[0] < 0.1
+    assert naps[-1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_queue_rests_four_times_as_long_as_it_was_asked(naps: list[float]) -> None:
+    pace = Pace([], slowest=30.0)
+    pace.looked(2.0)
+    pace.looked(1.0)
+    pace.wait(progressed=True, at_most=None)
+    assert naps[-1] == pytest.approx(12.0, abs=1.0)
+
+
+def test_what_is_done_with_results_is_part_of_the_rest(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace([], slowest=30.0)
+    pace.looked(2.0)
+    later = time.monotonic() + 100
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    pace.wait(progressed=True, at_most=None)
+    assert naps == [0.0]
+
+
+def test_a_round_without_a_look_is_followed_by_a_rest_all_the_same(naps: list[float]) -> None:
+    pace = Pace([], slowest=30.0)
+    pace.wait(progressed=False, at_most=None)
+    assert naps[-1] > 0
+
+
+def test_no_look_comes_later_than_the_end_of_somebodys_patience(naps: list[float]) -> None:
+    pace = Pace([], slowest=30.0)
+    pace.looked(2.0)
+    pace.wait(progressed=False, at_most=0.5)
+    assert naps == [0.5]
