@@ -338,7 +338,9 @@ class Scheduler(ABC):
 
 def time_limit_commands(max_time: int | None) -> list[str]:
     """Return the shell lines that tell a job its time limit in s and when it started, in s since the epoch."""
-    return [] if max_time is None else [f"export EXPYRE_MAX_TIME={max_time}", 'export EXPYRE_JOB_STARTED="$(date +%s)"']
+    if max_time is None:
+        return ["unset EXPYRE_MAX_TIME EXPYRE_JOB_STARTED"]  # of a job that has submitted this one
+    return [f"export EXPYRE_MAX_TIME={max_time}", 'export EXPYRE_JOB_STARTED="$(date +%s)"']
 
 
 def as_list(remote_ids: str | Sequence[str]) -> list[str]:

@@ -45,6 +45,7 @@ report() {
 """
 
 _SUBMIT: Final = """
+mask=$(umask)
 umask 077
 mark={mark}
 {functions}
@@ -55,6 +56,7 @@ echo "$node $$" >{batch}/pid
 if ! tar xzof - -C {batch}; then printf '\\n%s broken\\n' "$mark"; exit 1; fi
 hits=$(cat void.* */members 2>/dev/null | grep -F -f {batch}/tokens | grep -v -F -f {batch}/settled)
 if [ -n "$hits" ]; then printf '\\n%s contested\\n%s\\n\\n%s end\\n' "$mark" "$hits" "$mark"; exit 0; fi
+umask "$mask"
 {before}
 full=
 note() {{

@@ -29,11 +29,11 @@ __all__ = ["Slurm"]
 # What can stand in a header line and in a name of an output file without meaning anything there.
 _PLAIN = re.compile(r"[\w.+=@:,~^-]+")
 _DIRECTIVE = "#SBATCH"
-# What a job that submits from inside of another job would take for its own.
-_OWN_JOB = (
-    "unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_CPUS_PER_TASK SLURM_TASKS_PER_NODE "
-    "SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE"
-)
+# Of the job that submits, what its jobs would take for their own; of the user, what would outrank the header.
+_UNSET = """\
+unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_CPUS_PER_TASK SLURM_TASKS_PER_NODE
+unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE
+unset SBATCH_ARRAY_INX SBATCH_ERROR SBATCH_JOB_NAME SBATCH_OUTPUT SBATCH_TIMELIMIT SBATCH_WAIT"""
 
 
 class Slurm(BatchScheduler):
@@ -141,7 +141,7 @@ class Slurm(BatchScheduler):
         """Return a script of Slurm's commands with what they need around them."""
         clusters = self.options.get("clusters")
         where = [f"export SLURM_CLUSTERS={shlex.quote(clusters)}"] if clusters else []
-        return super().in_shell("\n".join([_OWN_JOB, *where, script]))
+        return super().in_shell("\n".join([_UNSET, *where, script]))
 
     # -- questions -----------------------------------------------------------------------------------------------
 

@@ -83,7 +83,9 @@ def read_listing(text: str, remote_ids: Sequence[str]) -> dict[str, Listing]:
         match = _JOB_LINE.fullmatch(line)
         if match:
             for id in _expanded(match[1]):
-                known.setdefault(id, listing_of(match[3], match[4].strip()))
+                # a job of a federation is listed by every cluster, as revoked by all but one
+                if id not in known or known[id].raw.startswith("REVOKED"):
+                    known[id] = listing_of(match[3], match[4].strip())
         elif not _BESIDE.match(line):
             raise SchedulerError(f"the answer of squeue is damaged at {line!r}")
     return {id: known[id] for id in remote_ids if id in known}
@@ -143,11 +145,19 @@ def read_ends(text: str, remote_ids: Sequence[str]) -> dict[str, End]:
 def _controlled(lines: Sequence[str]) -> Iterator[tuple[str, End]]:
     for line in lines:
         words = line.split(maxsplit=3)
-        if len(words) >= 3 and re.fullmatch(r"\d+(_\d+)?", words[0]) and words[2].isdigit():
-            status = int(words[2])
-            end = end_of(words[1], status >> 8 & 0xFF, status & 0x7F, words[3].strip() if len(words) > 3 else "")
-            if end is not None:
-                yield words[0], end
+        if len(words) < 3 or not re.fullmatch(r"\d+(_\d+)?", words[0]):
+            continue
+        end = end_of(words[1], *_exit_code(words[2]), words[3].strip() if len(words) > 3 else "")
+        if end is not None:
+            yield words[0], end
+
+
+def _exit_code(text: str) -> tuple[int | None, int]:
+    """Return exit code and signal, written as ``code:signal`` or as one number as `wait` gives it."""
+    code, colon, signal = text.partition(":")
+    if not code.isdigit() or (colon and not signal.isdigit()):
+        return None, 0
+    return (int(code), int(signal)) if colon else (int(code) >> 8 & 0xFF, int(code) & 0x7F)
 
 
 def _accounted(lines: Sequence[str]) -> dict[str, End]:
@@ -158,8 +168,7 @@ def _accounted(lines: Sequence[str]) -> dict[str, End]:
         match = re.fullmatch(r"(\d+(?:_\d+)?)(\.\S+)?", words[0])
         if len(words) != 3 or not match:
             continue
-        code, _, signal = words[2].partition(":")
-        end = end_of(words[1], int(code) if code.isdigit() else None, int(signal) if signal.isdigit() else 0)
+        end = end_of(words[1], *_exit_code(words[2]))
         if end is not None and (not match[2] or (match[1] in ends and words[1] == "OUT_OF_MEMORY")):
             ends[match[1]] = end
     return ends
