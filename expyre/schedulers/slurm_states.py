@@ -97,7 +97,7 @@ def listing_of(word: str, reason: str) -> Listing:
     if state == QUEUED and "held" in reason.lower():
         state = HELD
     told = "" if reason in ("None", "(null)", "") else reason
-    if state in (DONE, QUEUE_FAILED, TIMEOUT) or (state != QUEUED and word not in ("PENDING", "RUNNING")):
+    if word not in ("PENDING", "RUNNING"):
         told = f"{word}: {told}" if told and told.upper() != word else word
     return Listing(state, told, f"{word} {reason}".strip())
 
