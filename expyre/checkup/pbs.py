@@ -11,7 +11,7 @@ from expyre.checkup.queues import NodeGroup, Partition, Queue, kilobytes, second
 
 __all__ = ["LONG", "SHORT", "parse"]
 
-SHORT: Final = "have qsub && ! is_ge && part pbs.version 10 sh -c 'qstat --version 2>&1'"
+SHORT: Final = "have qsub && ! is_ge && part pbs.version 10 sh -c 'qsub --version 2>&1'"
 LONG: Final = "\n".join(
     [
         SHORT,

@@ -80,15 +80,21 @@ def propose(wish: Wish, facts: Facts) -> Proposal:
     settings["partitions"] = _partitions(usable, lambda *place: [x for x in lines(*place) if x not in common])
     if queue.limits.get("gpu_resource", "gpu") != "gpu":
         settings["scheduler_options"] = {"gpu_resource": queue.limits["gpu_resource"]}
-    return Proposal(settings, tuple(_notes(queue, usable)))
+    others = [name for name in _found(facts) if name != scheduler and not wish.scheduler]
+    also = [f"there is also {', '.join(others)}: choose with --scheduler"] if others else []
+    return Proposal(settings, (*also, *_notes(queue, usable)))
 
 
 def _scheduler(facts: Facts) -> str:
-    found = [name for name in ("slurm", "sge", "pbs") if name in facts.queues and facts.queues[name].partitions]
+    found = _found(facts)
     others = [title for command, title in _UNSUPPORTED.items() if command in facts.tools]
     if not found and others:
         raise RequestError(f"the queue system of {facts.who.host} is {others[0]}, which is not supported")
     return found[0] if found else next(iter(facts.queues), "local")
+
+
+def _found(facts: Facts) -> list[str]:
+    return [name for name in SUPPORTED if name in facts.queues and facts.queues[name].partitions]
 
 
 def _no_partition(scheduler: str, facts: Facts, queue: Queue | None) -> str:

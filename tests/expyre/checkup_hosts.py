@@ -128,20 +128,18 @@ class Host:
 
     def openpbs(self) -> None:
         """Make it a host of OpenPBS."""
-        self.add("qsub", "exit 1")
+        self.says("qsub", "pbs_version = 23.06.06")
         self.add("qdel", "exit 1")
-        version = '--version) echo "pbs_version = 23.06.06";;'
         usage = '-help) echo "qstat: invalid option -- h" >&2; exit 2;;'
         queues = f"-Q) cat <<'END'\n{OPENPBS_QUEUES}END\n;;"
-        self.add("qstat", f'case "$1" in\n{version}\n{usage}\n{queues}\nesac')
+        self.add("qstat", f'case "$1" in\n{usage}\n{queues}\nesac')
         self.says("pbsnodes", OPENPBS_NODES)
         self.says("qmgr", PBS_SERVER)
 
     def torque(self) -> None:
         """Make it a host of Torque."""
         self.openpbs()
-        text = (self.bin / "qstat").read_text().replace("pbs_version = 23.06.06", "Version: 6.1.2\nCommit: 661e092")
-        (self.bin / "qstat").write_text(text)
+        self.says("qsub", "Version: 6.1.2\nCommit: 661e092")
         self.says("pbsnodes", TORQUE_NODES)
 
 

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
 from checkup_hosts import Host, bare_host  # noqa: F401
+from clusters.sge import GridEngine, sge, sge_env  # noqa: F401
 from clusters.slurm import SlurmCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expyre.checkup import pbs, sge, slurm
+from expyre.checkup import pbs, slurm
+from expyre.checkup import sge as ge
 from expyre.checkup.answers import Answer
 from expyre.checkup.facts import Facts, collect
 from expyre.checkup.queues import NodeGroup, Partition, Queue
@@ -67,10 +67,8 @@ def test_a_slurm_whose_controller_is_gone(slurm_env: SlurmCluster, monkeypatch: 
     assert look(short).queues["slurm"].trouble.startswith("squeue")
 
 
-def test_a_real_grid_engine() -> None:
-    if shutil.which("qconf") is None or subprocess.run(["qconf", "-sh"], check=False, capture_output=True).returncode:
-        pytest.skip("needs a running Grid Engine")
-    queues = look(sge.LONG, pbs.LONG).queues
+def test_a_real_grid_engine(sge_env: GridEngine) -> None:  # noqa: F811
+    queues = look(ge.LONG, pbs.LONG).queues
     assert list(queues) == ["sge"]
     assert "GE" in queues["sge"].version
     found = next(iter(queues["sge"].partitions.values()))
@@ -83,7 +81,7 @@ def test_a_real_grid_engine() -> None:
 
 def test_openpbs(bare_host: Host) -> None:  # noqa: F811
     bare_host.openpbs()
-    queues = look(slurm.LONG, pbs.LONG, sge.LONG).queues
+    queues = look(slurm.LONG, pbs.LONG, ge.LONG).queues
     assert list(queues) == ["pbs"]
     queue = queues["pbs"]
     assert (queue.version, queue.dialect) == ("pbs_version = 23.06.06", "")
@@ -174,7 +172,7 @@ n2                      lx-amd64       32    2    8   16  4.78   62.0G    1.2G  
         "sge.queues": queues,
         "sge.pes": "== mpi\nallocation_rule $fill_up\n== smp\nallocation_rule $pe_slots",
     }
-    queue = sge.parse({key: Answer(text, "", 0) for key, text in answers.items()})
+    queue = ge.parse({key: Answer(text, "", 0) for key, text in answers.items()})
     assert queue is not None
     assert queue.partitions["all.q"] == Partition(
         "all.q", 86400, (NodeGroup(1, 16, 62 * GB, 2),), header=("#$ -pe smp {num_cores}",)
@@ -197,4 +195,4 @@ def test_garbage_of_pbs_is_survived(texts: dict[str, str]) -> None:
 
 @given(st.dictionaries(st.sampled_from(["version", "queues", "pes", "hosts", "config", "qstat"]), st.text()))
 def test_garbage_of_grid_engine_is_survived(texts: dict[str, str]) -> None:
-    sge.parse({f"sge.{key}": Answer(text, text, 0) for key, text in texts.items()})
+    ge.parse({f"sge.{key}": Answer(text, text, 0) for key, text in texts.items()})

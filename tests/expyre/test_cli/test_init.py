@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkup_hosts import Host, bare_host  # noqa: F401
 from click.testing import Result
+from clusters.pbs_standin import StandIn
+from clusters.sge import GridEngine, sge, sge_env  # noqa: F401
 from clusters.slurm import SlurmCluster
 from clusters.slurm_ssh import SlurmOverSsh
 
@@ -88,13 +89,16 @@ def test_over_ssh_up_to_the_first_job(
     assert lines["result"] == "ok"
 
 
-def test_a_real_grid_engine(project: Project, xpr: Xpr) -> None:
-    if shutil.which("qconf") is None or subprocess.run(["qconf", "-sh"], check=False, capture_output=True).returncode:
-        pytest.skip("needs a running Grid Engine")
-    system = json.loads(xpr("init", "local", "--scheduler", "sge", "--print").stdout)["systems"].popitem()[1]
+def test_grid_engine_up_to_the_first_job(sge_env: GridEngine, project: Project, xpr: Xpr) -> None:  # noqa: F811
+    xpr("init", "local", "--scheduler", "sge", "--name", "sge")
+    system = written(project)["sge"]
     assert system["header"][0] == "#$ -q {partition}"
     assert system["header"][1].startswith("#$ -pe ")
     assert all(node["num_cores"] > 0 for node in system["partitions"].values())
+    config.init(project.root or "")
+    found = xpr("doctor", "sge", "--submit", "--timeout", "4m").stdout
+    assert "failure" not in found
+    assert "ok       result" in found
 
 
 def test_openpbs(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: F811
@@ -115,6 +119,22 @@ def test_torque(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: F
     bare_host.torque()
     system = json.loads(xpr("init", "local", "--name", "pbs", "--print").stdout)["systems"]["pbs"]
     assert system["header"][1] == "#PBS -l nodes={num_nodes}:ppn={num_cores_per_node}:gpus={num_gpus}"
+
+
+@pytest.mark.parametrize("dialect", ["openpbs", "torque"])
+def test_pbs_up_to_the_first_job(
+    project: Project, xpr: Xpr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dialect: str
+) -> None:
+    pbs = StandIn(tmp_path / "pbs", dialect=dialect)
+    monkeypatch.setenv("PATH", pbs.path)
+    try:
+        xpr("init", "local", "--name", "pbs", "--scheduler", "pbs")
+        config.init(project.root or "")
+        found = xpr("doctor", "pbs", "--submit", "--timeout", "4m").stdout
+    finally:
+        pbs.stop()
+    assert "failure" not in found
+    assert "ok       result" in found
 
 
 def test_a_machine_without_a_queue(bare_host: Host, project: Project, xpr: Xpr) -> None:  # noqa: F811
@@ -279,6 +299,17 @@ def test_lines_of_partitions() -> None:
     assert len(settings["header"]) == 3
     assert settings["partitions"]["long"]["header"] == ["#SBATCH --qos=long"]
     assert propose(Wish("h"), facts(slurm(long))).settings["header"][3:] == ["#SBATCH --qos=long"]
+
+
+def test_several_queue_systems() -> None:
+    found = propose(Wish("h"), facts(slurm(PLAIN), replace(slurm(PLAIN), name="pbs")))
+    assert found.settings["scheduler"] == "slurm"
+    assert found.notes == ("there is also pbs: choose with --scheduler",)
+
+
+def test_what_gpus_are_called() -> None:
+    queue = Queue("sge", "SGE", {"p": PLAIN}, {"gpu_resource": "ngpus"})
+    assert propose(Wish("h"), facts(queue)).settings["scheduler_options"] == {"gpu_resource": "ngpus"}
 
 
 def test_guesses_for_python() -> None:
