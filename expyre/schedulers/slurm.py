@@ -98,15 +98,18 @@ class Slurm(BatchScheduler):
             lines.append(f"#SBATCH --mem={-(-int(memory) // int(sub.nodes.get('num_nodes') or 1))}K")
         return lines
 
+    def array_script(self, unit: Unit, directory: str) -> str:
+        """Return the script of an array, without the default lines that those of the array replace."""
+        replaced = [line.format(id=self.job_name(unit.name)) for line in self.default_header[2:]]
+        lines = super().array_script(unit, directory).split("\n")
+        return "\n".join(line for line in lines if line not in replaced)
+
     def array_header(self, unit: Unit) -> list[str]:
         """Return the header lines of an array; its output files are links to those of the members."""
         cap = f"%{unit.max_running}" if unit.max_running else ""
-        return [
-            f"#SBATCH --job-name={self.job_name(unit.name)}",
-            f"#SBATCH --array={unit.first_index}-{unit.last_index}{cap}",
-            "#SBATCH --output=%a.out",
-            "#SBATCH --error=%a.err",
-        ]
+        name = [f"#SBATCH --job-name={self.job_name(unit.name)}"] if unit.subs[0].no_default_header else []
+        array = f"#SBATCH --array={unit.first_index}-{unit.last_index}{cap}"
+        return [*name, array, "#SBATCH --output=%a.out", "#SBATCH --error=%a.err"]
 
     def array_prologue(self) -> list[str]:
         """Return the line that makes the outputs right where Slurm would change the names of their files."""
