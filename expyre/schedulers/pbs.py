@@ -28,6 +28,7 @@ _GONE: Final = (0, 35, 153)
 _PLAIN: Final = re.compile(r"[\w.+=-]+", re.ASCII)
 _NAME: Final = re.compile(r"(#PBS\s+-N\s*)(\S+)")
 _OUTPUTS: Final = re.compile(r"#PBS\s+-[oe]\b")
+_OF_MEMBERS: Final = re.compile(r"#PBS\s+-[oer]\b")
 
 # The dialects differ in `-x`: finished jobs too, or XML.
 _HISTORY: Final = 'case "$(qsub --version 2>&1)" in *pbs_version*|*PBSPro*) history=-x;; *) history=;; esac'
@@ -108,7 +109,7 @@ class PBS(BatchScheduler):
     def array_script(self, unit: Unit, directory: str) -> str:
         """Return the script of an array; PBS leaves what it has to say itself in the unit's directory."""
         lines = super().array_script(unit, directory).split("\n")
-        return "\n".join(line for line in lines if not _OUTPUTS.match(line))
+        return "\n".join(line for line in lines if not _OF_MEMBERS.match(line))
 
     def array_header(self, unit: Unit) -> list[str]:
         """Return no header lines: the dialects' options differ, see `submit_command`."""
@@ -179,12 +180,31 @@ class PBS(BatchScheduler):
     _dialect: str | None = None
 
     def submit_command(self, unit: Unit) -> str:
-        """Return the command that submits a unit; the unit's token is in the path of its script."""
+        """Return the command that submits a unit; the unit's token is in the path of its script.
+
+        OpenPBS takes no arrays that may not run again.
+        """
         if not unit.is_array:
             return f'qsub "$unit"/{unit.first_index}.dir/{self.script_name}'
-        option = "-t" if self.dialect == "torque" else "-J"
+        option = "-r n -t" if self.dialect == "torque" else "-r y -J"
         cap = f"%{unit.max_running}" if unit.max_running else ""
         return f'qsub {option} {unit.first_index}-{unit.last_index}{cap} -j oe "$unit"/script'
+
+    def hold(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
+        """Keep waiting jobs from starting.
+
+        Raises
+        ------
+        SchedulerError
+            A job is not waiting, or is a member of an array, which OpenPBS holds as a whole only.
+        """
+        try:
+            super().hold(remote_ids, verbose)
+        except SchedulerError as exc:
+            if not any("[" in id for id in as_list(remote_ids)):
+                raise
+            hint = 'members of arrays cannot be held alone everywhere; with "array": false every job can'
+            raise SchedulerError(f"{exc} ({hint})") from None
 
     def parse_answer(self, text: str) -> str:
         """Return the job id from the answer of ``qsub``."""

@@ -122,7 +122,7 @@ def end_of(job: Mapping[str, str]) -> End | None:
 def _without_status(job: Mapping[str, str]) -> End | None:
     """Return the end of a job that never ran, or whose end the queue does not tell."""
     words = _reason_in_words(job)
-    if words is None and job.get("substate") == _TERMINATED:
+    if words is None and job.get("substate") == _TERMINATED and job["job_state"] != "X":
         words = END_CANCELLED
     return None if words is None else End(words, _detail(job, "it has no exit status"))
 

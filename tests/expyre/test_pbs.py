@@ -98,8 +98,8 @@ def test_the_script_of_an_array() -> None:
     unit = Unit("0123456789abcdef", (plain(id="a_x1"), plain(id="a_y2")), True, 1, 5)
     queue = PBS(None, options={"dialect": "openpbs"})
     golden("pbs_array", queue.array_script(unit, "run/_expyre_submit/b/u"))
-    assert queue.submit_command(unit) == 'qsub -J 1-2%5 -j oe "$unit"/script'
-    assert PBS(None, options={"dialect": "torque"}).submit_command(unit).startswith("qsub -t 1-2%5 ")
+    assert queue.submit_command(unit) == 'qsub -r y -J 1-2%5 -j oe "$unit"/script'
+    assert PBS(None, options={"dialect": "torque"}).submit_command(unit).startswith("qsub -r n -t 1-2%5 ")
 
 
 def test_a_job_of_the_array_is_known_by_the_path_of_its_script() -> None:
@@ -236,6 +236,21 @@ def test_a_member_is_cancelled_alone(cluster: Cluster) -> None:
     assert queue.explain(ids)[ids[1]].reason == states.END_CANCELLED
     queue.cancel(ids)
     reach(queue, ids, *[states.DONE] * 3)
+
+
+def test_members_are_held_alone_where_the_dialect_can(cluster: Cluster) -> None:
+    cluster.pbs.configure(ncpus=1)
+    queue = cluster.queue()
+    ids = submitted(queue, *[cluster.job(f"m{i}", "sleep 60") for i in range(2)])
+    reach(queue, ids, states.RUNNING, states.QUEUED)
+    if cluster.dialect == "torque":
+        queue.hold(ids[1])
+        reach(queue, ids, states.RUNNING, states.HELD)
+        queue.release(ids[1])
+        reach(queue, ids, states.RUNNING, states.QUEUED)
+    else:
+        with pytest.raises(SchedulerError, match='"array": false'):
+            queue.hold(ids[1])
 
 
 def test_jobs_are_found_although_the_answer_was_lost(cluster: Cluster) -> None:

@@ -217,7 +217,7 @@ def test_ends(job: dict[str, str], reason: str, code: int | None) -> None:
 
 def test_what_has_not_ended_or_left_no_trace_has_no_end() -> None:
     assert end_of({"job_state": "R", "comment": "Job run at x and terminated by a@b", "substate": "41"}) is None
-    assert end_of({"job_state": "X"}) is None
+    assert end_of({"job_state": "X", "substate": "91"}) is None
     assert end_of({}) is None
 
 

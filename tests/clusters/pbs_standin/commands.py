@@ -72,6 +72,8 @@ def _delete(state: State, job: Job) -> str:
 
 
 def _hold(state: State, job: Job) -> str:
+    if job["index"] is not None and not state.torque:
+        return "Illegal for a subjob"  # the code and the words are not recorded ones
     if job["state"] not in "QHB" and not (state.torque and is_parent(job)):
         return "Request invalid for state of job"
     job["hold"] = True

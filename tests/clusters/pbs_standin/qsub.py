@@ -59,6 +59,8 @@ def _request(state: State, argv: list[str]) -> Job:
     queue = given.get("q", state.config["queues"][0])
     variables.update(PBS_O_QUEUE=queue, PBS_O_HOST="localhost", PBS_O_SYSTEM="Linux")
     size, cap = _array(state, given.get("t" if state.torque else "J"))
+    if size and not state.torque and given.get("r", "y") == "n":
+        raise Refused("cannot submit non-rerunable Array Job", 1)
     return {
         "array": size, "index": None, "name": name, "owner": os.environ.get("USER", "root"), "hold": "h" in given,
         "state": "H" if "h" in given else "Q", "substate": 10, "queue": queue,
