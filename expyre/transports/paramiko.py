@@ -75,7 +75,8 @@ class ParamikoTransport(RemoteTransport):
 
         connection, is_new = self._connected()
         try:
-            return connection.transport.open_session(timeout=_PATIENCE)
+            with connection.opening:
+                return connection.transport.open_session(timeout=_PATIENCE)
         except paramiko.ChannelException as error:
             refusal = Busy if self._sessions.refused() else NotStarted
             raise refusal(f"{self.where} takes no further session: {error}") from error

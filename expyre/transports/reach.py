@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,18 @@ _DEAD = 60
 
 @dataclass
 class Connection:
-    """An open connection and those it goes through."""
+    """An open connection and those it goes through.
+
+    Attributes
+    ----------
+    opening
+        To be held while a session is opened: paramiko mixes up the refusals of several.
+    """
 
     transport: paramiko.Transport
     through: list[Connection] = field(default_factory=list)
     proxy: subprocess.Popen[bytes] | None = None
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def alive(self) -> bool:

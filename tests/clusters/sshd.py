@@ -32,7 +32,8 @@ class Sshd:
     first_port
         The first of as many free ports as there are kinds of logins.
     logins
-        Name of each kind of login (a host for clients), and the settings of the server that only hold for it.
+        Name of each kind of login (a host for clients), and the settings of the server that only hold for it;
+        ``@PATH@`` in them is the directory.
     """
 
     def __init__(self, path: Path, first_port: int, logins: Mapping[str, str]) -> None:
@@ -83,7 +84,7 @@ class Sshd:
             f"Match LocalPort {self.ports[name]}\n{text}\n" for name, text in self._logins.items() if text.strip()
         )
         ports = "".join(f"Port {port}\n" for port in self.ports.values())
-        return ports + _SERVER.format(path=self.path, user=getpass.getuser()) + own
+        return ports + _SERVER.format(path=self.path, user=getpass.getuser()) + own.replace("@PATH@", str(self.path))
 
     def _write_client(self) -> None:
         blocks = [
