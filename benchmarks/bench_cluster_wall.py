@@ -49,8 +49,9 @@ def ours(b: Bench, transport: str, count: int) -> float:
         values.append(outcome.result())
         first = first or clock.elapsed()
     seconds = clock.elapsed()
-    ended = max(row.t_ended or 0.0 for row in project.record.rows([job.id for job in jobs]).values()) - began
-    note = f"submitted {submitted:.2f} s, first result {first:.2f} s, last job over {ended:.2f} s"
+    rows = project.record.rows([job.id for job in jobs]).values()
+    ended = max(row.t_ended or 0.0 for row in rows) - began
+    note = f"submitted {submitted:.2f} s, first result {first:.2f} s, jobs over {ended:.2f} s"
     line(f"expyre, {transport}", clock, f"{note}, {round_trips(project)} round trips")
     assert sorted(values) == list(range(count))
     project.close()

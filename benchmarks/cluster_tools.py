@@ -93,7 +93,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(cpus: int = 64) -> Iterator[Bench]:
+def bench(cpus: int = 32) -> Iterator[Bench]:
     """Give a cluster of two nodes with that many pretended processors each."""
     for name in [name for name in os.environ if name.startswith(("EXPYRE_", "SLURM_"))]:
         del os.environ[name]

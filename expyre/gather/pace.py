@@ -45,7 +45,7 @@ class Pace:
     def wait(self, progressed: bool, at_most: float | None) -> None:
         """Sleep until enough time has passed since the last look; longer after one that took long or found nothing."""
         self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
-        delay = max(self.delay, 4 * self._busy)
+        delay = max(self.delay, self._busy if progressed else 4 * self._busy)
         if self._looked_at is not None:
             delay -= time.monotonic() - self._looked_at
         self._busy, self._looked_at = 0.0, None

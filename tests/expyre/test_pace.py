@@ -26,12 +26,13 @@ def test_looks_that_find_nothing_follow_each_other_ever_more_slowly(naps: list[f
     assert naps[-1] == pytest.approx(1.0, abs=0.1)
 
 
-def test_the_queue_rests_four_times_as_long_as_it_was_asked(naps: list[float]) -> None:
+@pytest.mark.parametrize(("progressed", "rest"), [(False, 12.0), (True, 3.0)])
+def test_a_queue_that_is_slow_to_answer_rests_longer(naps: list[float], progressed: bool, rest: float) -> None:
     pace = Pace([], slowest=30.0)
     pace.looked(2.0)
     pace.looked(1.0)
-    pace.wait(progressed=True, at_most=None)
-    assert naps[-1] == pytest.approx(12.0, abs=1.0)
+    pace.wait(progressed, at_most=None)
+    assert naps[-1] == pytest.approx(rest, abs=1.0)
 
 
 def test_what_is_done_with_results_is_part_of_the_rest(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
