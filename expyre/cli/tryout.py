@@ -51,13 +51,13 @@ def _waited(job: ExPyRe, timeout: float) -> list[Finding]:
         evidence = f"no result in {duration(timeout)}: {job.status}, {job.row.remote_status}{why and ': '}{why}"
         return [Finding("failure", "job", evidence, "wait longer (--timeout), or ask for the state of the queue")]
     row = job._reread()
-    waited, ran = _between(row.t_submitted, row.t_started), _between(row.t_started, row.t_ended)
+    phases = {"waited": (row.t_submitted, row.t_started), "ran": (row.t_started, row.t_ended)}
+    # times that the host has not told, or not finely enough, are left out
+    known = [
+        f"{word} {duration(end - start)}" for word, (start, end) in phases.items() if start and end and end > start
+    ]
     took = duration(time.monotonic() - begin)
-    return [Finding("ok", "result", f"from node {value} after {took}: waited {waited}, ran {ran}")]
-
-
-def _between(begin: float | None, end: float | None) -> str:
-    return "-" if begin is None or end is None else duration(max(end - begin, 0.0))
+    return [Finding("ok", "result", ", ".join([f"from node {value}, back after {took}", *known]))]
 
 
 def _remove(project: Project, job: ExPyRe) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkup_hosts import Host, bare_host  # noqa: F401
+from clusters.sshd import missing, private_sshd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +102,26 @@ def test_noise_of_the_shell_itself(bare_host: Host, tmp_path: Path, monkeypatch:
     assert facts.python.version == sys.version_info[:3]
     assert facts.who.user
     assert "a" not in facts.tools
+
+
+_NOISE = "echo 'Welcome = to the cluster'; echo 'checkup-0 begin who'; printf 'no newline'; echo bad >&2"
+
+
+@pytest.mark.parametrize("kind", ["paramiko", "openssh"])
+def test_noise_of_a_login(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    command = f'ForceCommand {_NOISE}; eval "$SSH_ORIGINAL_COMMAND"'
+    with private_sshd({"quiet": "", "noisy": command}) as server:
+        monkeypatch.setenv("EXPYRE_SSH_CONFIG", str(server.config))
+        transport = connect("noisy", kind)
+        try:
+            facts = collect(transport, Question("run_expyre", python=sys.executable, commands=("echo hi",)))
+        finally:
+            transport.close()
+    assert facts.python.version == sys.version_info[:3]
+    assert facts.space.writable
+    assert facts.who.user
 
 
 def test_commands_bring_python(bare_host: Host, tmp_path: Path) -> None:  # noqa: F811

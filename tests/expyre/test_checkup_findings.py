@@ -145,6 +145,10 @@ def test_partitions_of_another_cluster_are_not_compared() -> None:
     assert bad(made=system({"there": NODE}, header=("#SBATCH --clusters=other", *HEADER))) == []
 
 
+def test_a_queue_that_lists_no_partitions() -> None:
+    assert bad(with_queue(partitions={})) == []
+
+
 def test_a_partition_out_of_service() -> None:
     found = only(bad(made=system({"down": NODE})))
     assert (found.level, found.what) == ("warning", "partition down")
