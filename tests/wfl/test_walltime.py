@@ -47,7 +47,7 @@ def nap(items):
 
 
 def busy(items):
-    """Take time without letting go, and without regard for errors."""
+    """Take time, and do not let go for an error."""
     for seconds in items:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -69,26 +69,42 @@ def test_what_runs_is_given_up(seconds_left, monkeypatch, start, op):
     if start in ("fork", "fresh"):
         monkeypatch.setenv("WFL_POOL_START", start)
     workers = 2 if start in ("fork", "fresh") else 0
+    long = 3.0 if start == "executor" else 30.0
+    items = [0.01, 0.02, 0.03, long, 0.04] if start == "here" else [0.01, 0.02, long, 0.03, 0.04]
+    expected = [3, 4] if start == "here" else [2]
     with ThreadPoolExecutor(2) as pool:
-        seconds_left(2.0 if start == "fresh" else 0.7)
-        begin = time.monotonic()
-        long = 3.0 if start == "executor" else 30.0
-        items = [0.01, 0.02, long, 0.03, 0.04] if workers or start == "executor" else [0.01, 0.02, 0.03, long, 0.04]
-        found = partial(
-            num_python_subprocesses=workers, iterable=items, op=op, executor=pool if start == "executor" else None
-        )
-        assert time.monotonic() - begin < 25.0
-        assert found.total == 5
-        assert found.unfinished == ([3, 4] if start == "here" else [2])
-        assert found.results == {i: items[i] for i in range(5) if i not in found.unfinished}
+        executor = pool if start == "executor" else None
+        for seconds in (0.7, 2.0, 5.0, 15.0):  # until this machine is fast enough
+            seconds_left(seconds)
+            found = partial(num_python_subprocesses=workers, iterable=items, op=op, executor=executor)
+            assert found.total == 5
+            assert items.index(long) in found.unfinished
+            assert found.results == {i: items[i] for i in range(5) if i not in found.unfinished}
+            if found.unfinished == expected:
+                break
+    assert found.unfinished == expected
+
+
+def test_tiny_items_before_a_long_one_are_not_lost(seconds_left, monkeypatch):
+    monkeypatch.setenv("WFL_POOL_START", "fork")
+    for workers in (2, 0):
+        seconds_left(1.5)
+        found = partial(num_python_subprocesses=workers, iterable=[0] * 4000 + [30] + [0] * 10, op=nap)
+        assert 4000 in found.unfinished
+        assert found.results
 
 
 def test_what_would_not_fit_is_not_begun(seconds_left):
+    begun = []
+
+    def noted_nap(items):
+        begun.extend(items)
+        return nap(items)
+
     seconds_left(1.0)
-    begin = time.monotonic()
-    found = partial(num_python_subprocesses=0, iterable=[0.6, 0.6, 0.6], op=nap)
-    assert time.monotonic() - begin < 0.95
+    found = partial(num_python_subprocesses=0, iterable=[0.6, 0.61, 0.62], op=noted_nap)
     assert found.unfinished == [1, 2]
+    assert begun == [0.6]
 
 
 def test_nothing_is_given_up_while_nothing_is_finished(seconds_left):
@@ -139,7 +155,7 @@ def test_the_alarm_of_somebody_else_is_left_alone(seconds_left):
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 50)
     seconds_left(0.2)
-    assert partial(num_python_subprocesses=0, iterable=[0.01, 0.5, 5.0], op=nap).unfinished == [2]
+    assert 2 in partial(num_python_subprocesses=0, iterable=[0.01, 0.5, 5.0], op=nap).unfinished
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 40
 
 
@@ -163,6 +179,7 @@ def test_the_guard_learns_what_calls_take():
 def test_results_name_what_is_missing():
     found = PartialResults(4, {0: None, 2: "x"})
     assert found.unfinished == [1, 3]
+    assert repr(found) == "<PartialResults: 2 of 4; unfinished: items 1, 3>"
 
 
 # ------------------------------------------------------------------------------------------------- real jobs
@@ -197,22 +214,26 @@ def project(tmp_path, monkeypatch, repo_root):
     return config
 
 
-def remote_info(**more):
-    return {"sys_name": "local", "job_name": "work", "resources": {"num_cores": 1, "max_time": 4},
+def remote_info(margin=5, **more):
+    return {"sys_name": "local", "job_name": "work", "resources": {"num_cores": 1, "max_time": 8},
             "exact_fit": False, "partial_node": True, "num_inputs_per_queued_job": 4, "check_interval": 1,
-            "timeout": 200, "env_vars": ["WFL_NUM_PYTHON_SUBPROCESSES=2"], "hash_ignore": ["log"], **more}
+            "timeout": 200, "env_vars": ["WFL_NUM_PYTHON_SUBPROCESSES=2", f"EXPYRE_TIME_MARGIN={margin}"],
+            "hash_ignore": ["log"], **more}
 
 
 def computed(log):
     return sorted(int(line) for line in Path(log).read_text().split())
 
 
-def test_the_rest_goes_on_in_jobs_of_its_own(project, tmp_path, caplog):
+def test_the_rest_goes_on_in_jobs_of_its_own(project, tmp_path, caplog, monkeypatch):
     seconds = [0.1, 60, 0.1, 0.1, 0.1, 0.1, 0.1]
 
-    def run(seconds, log, **info):
-        found = work(configs(seconds), OutputSpec(), log, rng=np.random.default_rng(3), autopara_info=info)
-        return [(at.info["i"], at.info["r"]) for at in found]
+    def run(seconds, log, keep=False, **info):
+        with monkeypatch.context() as patch:
+            if keep:
+                patch.setenv("WFL_EXPYRE_NO_MARK_PROCESSED", "1")
+            found = work(configs(seconds), OutputSpec(), log, rng=np.random.default_rng(3), autopara_info=info)
+        return [(at.info["i"], at.info.get("r"), at.info.get("EXPYRE_REMOTE_JOB_FAILED")) for at in found]
 
     log = str(tmp_path / "log")
     here = run([0] * 7, "/dev/null", num_python_subprocesses=0)
@@ -223,7 +244,11 @@ def test_the_rest_goes_on_in_jobs_of_its_own(project, tmp_path, caplog):
     assert "left unfinished: item 1; job work_chunk_0_rest" in caplog.text
     assert "for item 1: TimedOut" in caplog.text
     rows = list(project.project().record.query())
-    assert sorted(row.name for row in rows) == ["work_chunk_0", "work_chunk_0_rest", "work_chunk_1"]
+    assert {row.name for row in rows} >= {"work_chunk_0", "work_chunk_0_rest", "work_chunk_1"}
+    # what has no result may be left out in the next run
+    left_out = run(seconds, log, remote_info=remote_info(ignore_failed_jobs=True), keep=True)
+    assert [found for found in left_out if found[0] != 1] == [found for found in here if found[0] != 1]
+    assert left_out[1] == (1, None, True)
     # in the next run, what was too short is submitted again with more time, and there is no end of the world
     more = remote_info(resources={"num_cores": 1, "max_time": 100}, resubmit_killed_jobs=True)
     for row in rows:
@@ -246,16 +271,16 @@ def shorten(row):
 
 def test_again_and_again_with_more_time(project, tmp_path):
     info = remote_info(
-        resources={"num_cores": 1, "max_time": 5}, num_inputs_per_queued_job=3, env_vars=["EXPYRE_TIME_MARGIN=1.5"],
-        retry={"max_retries": 1, "on": ["TimedOut"], "time_factor": 1.4},
+        num_inputs_per_queued_job=3, env_vars=["EXPYRE_TIME_MARGIN=6"],
+        retry={"max_retries": 1, "on": ["TimedOut"], "time_factor": 2},
     )
     found = work(
-        configs([1.6, 1.6, 1.6]), OutputSpec(), str(tmp_path / "log"), autopara_info={"remote_info": info}
+        configs([1.5, 1.5, 1.5]), OutputSpec(), str(tmp_path / "log"), autopara_info={"remote_info": info}
     )
     assert [at.info["i"] for at in found] == [0, 1, 2]
     assert computed(tmp_path / "log") == [0, 1, 2]
-    times = [row.resources_dict["max_time"] for row in sorted(project.project().record.query(), key=lambda r: r.id)]
-    assert sorted(times) == [5, 7][: len(times)] or sorted(times) == [5, 7, 7]
+    times = {row.name: row.resources_dict["max_time"] for row in project.project().record.query()}
+    assert times == {"work_chunk_0": 8, "work_chunk_0_rest": 16}
     assert len({at.info["pid"] for at in found}) >= 2
 
 
@@ -264,13 +289,12 @@ import sys
 sys.path.insert(0, {here!r})
 from test_walltime import configs, work
 from wfl.configset import OutputSpec
-print("found", [int(at.info["i"]) for at in work(configs([0.1, 1.5, 0.1]), OutputSpec("out.xyz"), {log!r})])
+print("found", [int(at.info["i"]) for at in work(configs([0.1, 2.2, 0.1]), OutputSpec("out.xyz"), {log!r})])
 """
 
 
-@pytest.mark.parametrize("place", ["rest.created", "rest.submitted"])
-def test_killed_while_the_rest_is_on_its_way(project, tmp_path, monkeypatch, place):
-    info = remote_info(resources={"num_cores": 1, "max_time": 5}, env_vars=["EXPYRE_TIME_MARGIN=3"])
+def test_killed_while_the_rest_is_on_its_way(project, tmp_path, monkeypatch):
+    info = remote_info(env_vars=["EXPYRE_TIME_MARGIN=6"])
     monkeypatch.setenv("WFL_EXPYRE_INFO", json.dumps({"work": info}))
     script = SCRIPT.format(here=os.path.dirname(__file__), log=str(tmp_path / "log"))
 
@@ -279,7 +303,8 @@ def test_killed_while_the_rest_is_on_its_way(project, tmp_path, monkeypatch, pla
             [sys.executable, "-c", script], env={**os.environ, **more}, capture_output=True, text=True, timeout=120
         )
 
-    assert run(EXPYRE_KILL_AT=place).returncode == -signal.SIGKILL
+    for place in ("rest.created", "rest.submitted"):
+        assert run(EXPYRE_KILL_AT=place).returncode == -signal.SIGKILL
     done = run()
     assert done.stdout == "found [0, 1, 2]\n", done.stderr
     assert computed(tmp_path / "log") == [0, 1, 2]

@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 
 from expyre.node.runner import time_left
 
+from .task import describe_places
+
 __all__ = ["UNFINISHED", "Guard", "PartialResults", "TimeIsUp", "guard_of_job", "results_of"]
 
 T = TypeVar("T")
@@ -43,6 +45,9 @@ class PartialResults:
 
     total: int
     results: dict[int, Any]
+
+    def __repr__(self) -> str:
+        return f"<PartialResults: {len(self.results)} of {self.total}; unfinished: {describe_places(self.unfinished)}>"
 
     @property
     def unfinished(self) -> list[int]:
