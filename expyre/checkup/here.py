@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata, util
 from pathlib import Path
 
 from expyre.checkup.script import PACKAGES
@@ -69,6 +68,8 @@ def _nearest(path: Path) -> Path:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata, util  # takes as long to import as all of this package
+
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
     return "?" if util.find_spec(name) else ""
