@@ -53,7 +53,10 @@ trap '' HUP PIPE
 cd {place} && mkdir -p {root}/{batch} && cd {root} || exit 1
 base=$PWD/{batch}
 echo "$node $$" >{batch}/pid
-if ! tar xzof - -C {batch}; then printf '\\n%s broken\\n' "$mark"; exit 1; fi
+# GNU tar would make every link that leads upwards twice
+kind=$(tar --version 2>/dev/null)
+case $kind in *GNU*) how=xzPof;; *) how=xzof;; esac
+if ! tar $how - -C {batch}; then printf '\\n%s broken\\n' "$mark"; exit 1; fi
 hits=$(cat void.* */members 2>/dev/null | grep -F -f {batch}/tokens | grep -v -F -f {batch}/settled)
 if [ -n "$hits" ]; then printf '\\n%s contested\\n%s\\n\\n%s end\\n' "$mark" "$hits" "$mark"; exit 0; fi
 umask "$mask"
