@@ -78,12 +78,17 @@ def _cancel_jobs(project: Any) -> None:
 
 
 @pytest.fixture
-def expyre_config(user_project: Any, tmp_path: Path) -> Any:
-    """The module ``expyre.config`` with the user's systems, their run directories replaced by new ones."""
-    for system in user_project.systems.values():
+def expyre_config(user_project: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """The module ``expyre.config`` with the user's systems, their run directories replaced by new ones.
+
+    These are made, except where the test is for one system, on the others.
+    """
+    own = request.getfixturevalue("sys_name") if "sys_name" in request.fixturenames else None
+    for name, system in user_project.systems.items():
         if system.remote_rundir is not None:
             system.remote_rundir = f"{system.remote_rundir}/pytest_{tmp_path.name}"
-            system.run(["mkdir", "-p", system.remote_rundir])
+            if own in (None, name):
+                system.initialize_remote_rundir()
     return user_project
 
 

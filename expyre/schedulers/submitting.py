@@ -24,6 +24,8 @@ __all__ = ["Submitter"]
 _PATIENCE = 1800.0
 # How often a submission is tried again, in smaller units or without the jobs that were submitted before.
 _ROUNDS = 5
+# The highest exit status by which a shell says that a signal killed a command; 255 is how sbatch refuses options.
+_LAST_SIGNAL = 128 + 64
 
 Answers = dict[str, str | ExPyReError]
 
@@ -181,7 +183,7 @@ class Submitter:
         if outcome.status:
             if re.search(self.queue.full_pattern, said, re.IGNORECASE):
                 return QueueFull(f"the queue takes no more jobs for now: {said}")
-            killed = outcome.status > 128 and not re.search(self.queue.refused_pattern, said)
+            killed = 128 < outcome.status <= _LAST_SIGNAL and not re.search(self.queue.refused_pattern, said)
             doubtful = killed or re.search(self.queue.doubt_pattern, said, re.IGNORECASE)
             return None if doubtful else SubmitFailed(f"the queue refused the job: {said or 'without a word'}")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from ase.calculators.emt import EMT
 from wfl.calculators.generic import calculate
 from wfl.configset import ConfigSet, OutputSpec
 
-pytestmark = [pytest.mark.remote, pytest.mark.timeout(7200)]
+# queues of real systems may be long
+WAIT = float(os.environ.get("EXPYRE_PYTEST_WAIT", "7200"))
+pytestmark = [pytest.mark.remote, pytest.mark.timeout(WAIT + 60)]
 
 Info = dict[str, Any]
 
@@ -34,7 +37,7 @@ def remote_info(
         "resources": {"max_time": "5m", "num_nodes": 1},
         "num_inputs_per_queued_job": 4,
         "check_interval": 5,
-        "timeout": 7000,
+        "timeout": int(WAIT),
     }
     remoteinfo_env(info)
     return info
