@@ -52,13 +52,13 @@ class BatchScheduler(Scheduler):
     """Variable that holds the index in a running member of an array."""
     first_index: ClassVar[int] = 0
     """Index of the first member of an array."""
-    full_pattern: ClassVar[str] = r"$^"
+    full_pattern: ClassVar[str] = r"a^"
     """Extended regular expression: what a submit command says when the user has too many jobs in the queue."""
     doubt_pattern: ClassVar[str] = r"tim(ed? ?out|eout)|connect|communicat|contact|unexpected message|try again"
     """What a submit command says when it does not know whether the queue has taken the job."""
-    refused_pattern: ClassVar[str] = r"$^"
+    refused_pattern: ClassVar[str] = r"a^"
     """What a submit command says when it was refused, although its exit code is like that of one that was killed."""
-    gone_pattern: ClassVar[str] = r"$^"
+    gone_pattern: ClassVar[str] = r"a^"
     """What a command says of a job that has ended."""
     settle_time: ClassVar[float] = 4.0
     """Seconds in which the queue has heard of a submission although the submit command was killed."""
@@ -287,7 +287,7 @@ class BatchScheduler(Scheduler):
         """End jobs, waiting or running; those that are gone already are no error."""
         self._order(self.cancel_command, remote_ids, tolerated=self.gone_pattern)
 
-    def _order(self, command: Sequence[str], remote_ids: str | Sequence[str], tolerated: str = r"$^") -> None:
+    def _order(self, command: Sequence[str], remote_ids: str | Sequence[str], tolerated: str = r"a^") -> None:
         ids = as_list(remote_ids)
         if not ids:
             return
