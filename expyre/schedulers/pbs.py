@@ -27,6 +27,8 @@ _GONE: Final = (0, 35, 153)
 # What can stand in a path in a header line without meaning anything there.
 _PLAIN: Final = re.compile(r"[\w.+=-]+", re.ASCII)
 _NAME: Final = re.compile(r"(#PBS\s+-N\s*)(\S+)")
+# Variables that do not tell of a job but of where the queue is.
+_OF_THE_QUEUE: Final = ("PBS_SERVER", "PBS_DEFAULT", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME")
 _OUTPUTS: Final = re.compile(r"#PBS\s+-[oe]\b")
 _OF_MEMBERS: Final = re.compile(r"#PBS\s+-[oer]\b")
 
@@ -123,6 +125,12 @@ class PBS(BatchScheduler):
         """Tell whether the header leaves the array to this class."""
         pattern = r"#PBS\s(.*\s)?-([JtId]|W\s*\S*(block|depend))"
         return not any(re.match(pattern, line) for line in sub.header)
+
+    @staticmethod
+    def unset_scheduler_env_vars(prefix: str) -> list[str]:
+        """Return the shell lines that make the submitting shell forget the job it may be in, but not the queue."""
+        lines = BatchScheduler.unset_scheduler_env_vars(prefix)
+        return [line for line in lines if line.removeprefix("unset ") not in _OF_THE_QUEUE]
 
     @classmethod
     def node_dict_env_var_commands(cls, node_dict: Mapping[str, Any]) -> list[str]:

@@ -135,8 +135,8 @@ def _killed(job: Mapping[str, str], code: int) -> End:
     reason = _reason_in_words(job)
     if reason in (None, END_CANCELLED):
         reason = _limit_reached(job) or reason
-    if reason is None and by_queue and number in (signal.SIGTERM, signal.SIGKILL):
-        reason = END_CANCELLED
+    if reason is None and by_queue and number == signal.SIGTERM:
+        reason = END_CANCELLED  # what qdel sends first
     return End(reason or END_DIED, told, code)
 
 

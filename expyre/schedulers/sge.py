@@ -45,6 +45,8 @@ look_for() {
 }
 """
 _FOUND: Final = re.compile(r"^(\d+) ([0-9a-f]{16})$", re.MULTILINE)
+# Variables that do not tell of a job but of where the queue is.
+_OF_THE_QUEUE: Final = ("SGE_ROOT", "SGE_CELL", "SGE_CLUSTER_NAME", "SGE_QMASTER_PORT", "SGE_EXECD_PORT")
 
 
 class SGE(BatchScheduler):
@@ -100,6 +102,12 @@ class SGE(BatchScheduler):
     def array_header(self, unit: Unit) -> list[str]:
         """Return no header lines: all options are in the command, where they outrank those of the members."""
         return []
+
+    @staticmethod
+    def unset_scheduler_env_vars(prefix: str) -> list[str]:
+        """Return the shell lines that make the submitting shell forget the job it may be in, but not the queue."""
+        lines = BatchScheduler.unset_scheduler_env_vars(prefix)
+        return [line for line in lines if line.removeprefix("unset ") not in _OF_THE_QUEUE]
 
     @classmethod
     def node_dict_env_var_commands(cls, node_dict: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,8 @@ def _killed(record: Mapping[str, str], failed: int, status: int | None) -> End:
         reason = END_CANCELLED
     if reason is None and (status or 0) == 0:
         reason = END_NODE_FAILED
-    return End(reason or END_DIED, _detail(record, "killed"), status)
+    words = "killed, as by qdel" if reason == END_CANCELLED else "killed"
+    return End(reason or END_DIED, _detail(record, words), status)
 
 
 def _limit_reached(record: Mapping[str, str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from clusters.slurm import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expyre import states
+from expyre import ExPyRe, config, states
 from expyre.errors import QueueFull, SchedulerError, SubmitFailed
 from expyre.schedulers import PBS, Submission
 from expyre.schedulers.units import Unit
@@ -159,9 +161,12 @@ def test_headers_that_an_array_would_contradict_keep_a_job_alone(line: str) -> N
 
 def test_variables_of_an_enclosing_job_are_forgotten_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PBS_JOBID", "1.vm")
+    monkeypatch.setenv("PBS_SERVER", "vm")
     assert "unset PBS_JOBID" not in PBS(None).listing_script(["2.vm"])
     monkeypatch.setenv("WFL_SCHEDULER_IGNORE_ENV", "1")
-    assert "unset PBS_JOBID" in PBS(None).listing_script(["2.vm"])
+    script = PBS(None).listing_script(["2.vm"])
+    assert "unset PBS_JOBID" in script
+    assert "unset PBS_SERVER" not in script
 
 
 # -- life --------------------------------------------------------------------------------------------------------------
@@ -339,6 +344,29 @@ def test_one_job_through_the_old_door(cluster: Cluster) -> None:
     reach(queue, [id], states.DONE)
     assert (directory / "job.x.stdout").read_text() == "hello\n"
     assert queue.status("77.vm") == {"77.vm": states.DONE}
+
+
+def test_functions_run_as_jobs(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "openpbs")
+    system = {
+        "host": None,
+        "scheduler": "pbs",
+        "partitions": {"workq": {"num_cores": 4, "max_time": "1h", "max_mem": "10GB"}},
+        "rundir": str(tmp_path / "run"),
+        "scheduler_options": {"env": {"PATH": cluster.pbs.path}},
+    }
+    project = tmp_path / ".expyre"
+    project.mkdir()
+    (project / "config.json").write_text(json.dumps({"systems": {"there": system}}))
+    config.init(project)
+    calls = [ExPyRe(f"root{i}", function=math.sqrt, args=[float(i)]) for i in (4, 9)]
+    wrong = ExPyRe("wrong", function=math.log, args=[-1.0])
+    for call in (*calls, wrong):
+        call.start(resources={"num_nodes": 1, "max_time": "5m", "max_mem_tot": "1GB"}, system_name="there")
+    assert [call.get_results(check_interval=0.2, quiet=True)[0] for call in calls] == [2.0, 3.0]
+    with pytest.raises(ValueError, match="math domain error"):
+        wrong.get_results(check_interval=0.2, quiet=True)
+    cluster.pbs.stop()
 
 
 hostile = st.text(
