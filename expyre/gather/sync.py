@@ -5,13 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expyre import stage
 from expyre.errors import TransportError
 from expyre.jobsdb import Change, JobRow
-from expyre.states import ALIVE, DIED, FAILED, OTHER, SUCCEEDED, Verdict, decide
+from expyre.schedulers.messages import end_in_messages
+from expyre.states import (
+    ALIVE,
+    DIED,
+    END_DIED,
+    END_TIMED_OUT,
+    FAILED,
+    OTHER,
+    SUCCEEDED,
+    TIMEOUT,
+    End,
+    Verdict,
+    decide,
+)
 from expyre.steps import step
 from expyre.system import Look, System
 
@@ -81,6 +95,7 @@ def _sync_system(
         ended = [row for row in rows if _ends(row, verdicts[row.id])]
         if ended:
             system.collect([Path(row.from_dir) for row in ended])
+            verdicts.update((row.id, _named(row, verdicts[row.id])) for row in ended)
     except TransportError as error:
         if not error.transient:
             raise
@@ -111,6 +126,24 @@ def _look(system: System, rows: list[JobRow], looked: Callable[[float], None]) -
 def _has_arrived(row: JobRow, verdict: Verdict) -> bool:
     """Tell whether what a job has left is here: on slow file systems files may show up one by one."""
     return verdict.status == DIED or stage.markers(Path(row.from_dir)).ended
+
+
+def _named(row: JobRow, verdict: Verdict) -> Verdict:
+    """Return the verdict with the reason that the job's own files tell, if nobody has told one."""
+    unnamed = verdict.status == DIED and (verdict.end is None or verdict.end.reason == END_DIED)
+    told = _end_in_files(row) if unnamed else None
+    if told is None:
+        return verdict
+    status = TIMEOUT if told.reason == END_TIMED_OUT else verdict.remote_status
+    code = None if verdict.end is None else verdict.end.exit_code
+    return replace(verdict, remote_status=status, end=replace(told, exit_code=code))
+
+
+def _end_in_files(row: JobRow) -> End | None:
+    directory = Path(row.from_dir)
+    if stage.markers(directory).timed_out:
+        return End(END_TIMED_OUT, stage.error_text(directory).strip())
+    return end_in_messages(stage.streams(directory, row.id).job_stderr)
 
 
 def _verdict(row: JobRow, look: Look, since: float, now: float) -> Verdict:
