@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from checkup_hosts import Host, bare_host  # noqa: F401
 
+from expyre import ExPyRe
 from expyre.checkup import forget, handshake
 from expyre.checkup.handshake import FILE
 from expyre.checkup.handshake import _known as known
@@ -184,6 +185,22 @@ def test_trouble_with_the_connection_passes_through(slurm_host: Host, tmp_path: 
 def test_a_stage_root_that_cannot_be_written_is_refused(slurm_host: Host) -> None:
     with pytest.raises(RequestError, match="record"):
         handshake("hpc", system(rundir="run"), Path("/proc/nowhere"))
+
+
+def test_a_script_is_refused_before_anything_is_sent(slurm_over_ssh: Callable[..., Any], tmp_path: Path) -> None:
+    new_process()
+    project = slurm_over_ssh("paramiko", commands=["true"])
+    project.systems["slurm"].remote_rundir = "/proc/nowhere"
+    job = ExPyRe("refused", function=os.getcwd)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="/proc/nowhere"):
+            job.start({"num_cores": 1, "max_time": "5m"}, "slurm", partial_node=True)
+    assert project.record.row(job.id).status == "created"
+    project.systems["slurm"].remote_rundir = str(tmp_path / "mended")
+    job.start({"num_cores": 1, "max_time": "5m"}, "slurm", partial_node=True)
+    assert job.get_results(timeout=240, check_interval=1, quiet=True)[0] == str(
+        tmp_path / "mended" / job.stage_dir.name
+    )
 
 
 @pytest.mark.parametrize("transport", ["paramiko", "openssh"])
