@@ -10,6 +10,7 @@ from expyre.errors import SchedulerError
 
 __all__ = ["Reply", "asking", "replies"]
 
+_BEGIN: Final = "=== begin"
 _ERRORS: Final = "=== errors"
 _END: Final = "=== end"
 
@@ -19,6 +20,7 @@ ask() {{
   {{ errors=$("$@" 2>&1 >&3 3>&-); }} 3>&1
   printf '\\n{_ERRORS} %s\\n%s\\n{_END}\\n' "$?" "$errors"
 }}
+printf '\\n{_BEGIN}\\n'
 """
 _REPLY = re.compile(rf"(.*?)\n{_ERRORS} (\d+)\n(.*?)\n{_END}(?:\n|\Z)", re.DOTALL)
 
@@ -38,7 +40,7 @@ def asking(*lines: str) -> str:
 
 
 def replies(text: str, at_least: int = 1) -> list[Reply]:
-    """Return what the commands of a script have said.
+    """Return what the commands of a script have said, without what a shell may have said before them.
 
     Parameters
     ----------
@@ -52,7 +54,8 @@ def replies(text: str, at_least: int = 1) -> list[Reply]:
     SchedulerError
         The script has not come to its end.
     """
-    found = [Reply(output, errors, int(code)) for output, code, errors in _REPLY.findall(text)]
+    told = text.rpartition(f"\n{_BEGIN}\n")[2]
+    found = [Reply(output, errors, int(code)) for output, code, errors in _REPLY.findall(told)]
     if len(found) < at_least:
         raise SchedulerError(f"the queue was asked but has not answered to the end: {text.strip()[-500:]!r}")
     return found

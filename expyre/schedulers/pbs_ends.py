@@ -83,6 +83,7 @@ _TORQUE: Final[dict[int, tuple[str, str]]] = {
 }
 # What comments and the server's notes say, in this order.
 _WORDS: Final = (
+    (END_NODE_FAILED, re.compile(r"too many failed attempts")),
     (END_TIMED_OUT, re.compile(r"exceeded (?:resource|limit).*(?:walltime|cput)|(?:walltime|cput)\b.* exceeded limit")),
     (END_OUT_OF_MEMORY, re.compile(r"exceeded (?:resource|limit).*mem|mem\b.* exceeded limit|out of memory", re.I)),
     (END_PREEMPTED, re.compile(r"preempt", re.I)),
@@ -122,7 +123,7 @@ def end_of(job: Mapping[str, str]) -> End | None:
 def _without_status(job: Mapping[str, str]) -> End | None:
     """Return the end of a job that never ran, or whose end the queue does not tell."""
     words = _reason_in_words(job)
-    if words is None and job.get("substate") == _TERMINATED and job["job_state"] != "X":
+    if words is None and job.get("substate") == _TERMINATED:
         words = END_CANCELLED
     return None if words is None else End(words, _detail(job, "it has no exit status"))
 

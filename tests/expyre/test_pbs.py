@@ -301,6 +301,17 @@ def test_a_full_queue_and_a_refusal_are_told_apart(cluster: Cluster) -> None:
     assert "Unknown queue" in str(refused)
 
 
+def test_a_shell_that_talks_is_no_answer(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noise").write_text("echo '99.vm welcomes you R q'; echo 'Job Id: 9.vm' >&2\n")
+    monkeypatch.setenv("BASH_ENV", str(tmp_path / "noise"))
+    queue = cluster.queue()
+    assert "welcomes" in queue.transport.run("true").text
+    (id,) = submitted(queue, cluster.job("a", "true"))
+    reach(queue, [id], states.DONE)
+    assert queue.listing(["99.vm", "9.vm"]) == {}
+    assert queue.explain([id])[id].reason == states.END_COMPLETED
+
+
 @pytest.mark.parametrize("fault", ["down", "garbled"])
 def test_a_server_that_cannot_be_asked_says_nothing(cluster: Cluster, fault: str) -> None:
     queue = cluster.queue()

@@ -137,6 +137,8 @@ def test_a_listing_of_several_answers() -> None:
 
 
 def test_nothing_known_is_an_empty_listing() -> None:
+    noise = "Welcome to the cluster!\n\n=== begin\n"
+    assert PBS(None).parse_listing(noise + reply("", "qstat: Unknown Job Id 99.vm", 153), ["99.vm"]) == {}
     assert PBS(None).parse_listing(reply("", "qstat: Unknown Job Id 99.vm", 153), ["99.vm"]) == {}
     assert PBS(None).parse_listing(reply("", "qstat: 1.vm Job has finished, use -x or -H to", 35), ["1.vm"]) == {}
     assert PBS(None).parse_listing("", []) == {}
@@ -166,6 +168,7 @@ def test_every_documented_state_has_a_word() -> None:
 
 
 DELETED = "Job run at … on (vm:ncpus=1) and terminated by a@b"
+TRIED = "job held, too many failed attempts to run and terminated"
 WALLTIME = {
     "job_state": "F",
     "resources_used.walltime": "00:00:07",
@@ -206,6 +209,8 @@ WALLTIME = {
         ),
         ({"Exit_status": "1", "comment": "Job run at x on (preempt01:ncpus=1) and failed"}, states.END_DIED, 1),
         ({"substate": "91"}, states.END_CANCELLED, None),
+        ({"substate": "91", "job_state": "X"}, states.END_CANCELLED, None),
+        ({"substate": "91", "comment": TRIED}, states.END_NODE_FAILED, None),
         ({"comment": "Not Running: held and terminated by a@b"}, states.END_CANCELLED, None),
     ],
 )
@@ -218,7 +223,7 @@ def test_ends(job: dict[str, str], reason: str, code: int | None) -> None:
 
 def test_what_has_not_ended_or_left_no_trace_has_no_end() -> None:
     assert end_of({"job_state": "R", "comment": "Job run at x and terminated by a@b", "substate": "41"}) is None
-    assert end_of({"job_state": "X", "substate": "91"}) is None
+    assert end_of({"job_state": "X"}) is None
     assert end_of({}) is None
 
 

@@ -198,11 +198,13 @@ def test_what_cannot_start_says_why(jobs: Jobs) -> None:
     queue = jobs.queue(array=False)
     wrong = jobs.job("wrong", "true", no_default_header=True, header=("#$ -S /bin/bash", "#$ -o /nonexistent/x"))
     ids = submitted(queue, wrong)
+    (waiting,) = submitted(queue, jobs.job("waiting", "true", header=("#$ -pe smp 500",)))
     try:
         reach(queue, ids, states.QUEUE_FAILED)
+        assert "smp" in until(lambda: queue.why_pending([*ids, waiting]), "the reason")[waiting]
         assert "/nonexistent/x" in until(lambda: queue.explain(ids), "the reason")[ids[0]].detail
     finally:
-        queue.cancel(ids)
+        queue.cancel([*ids, waiting])
     (refused,) = queue.submit_many([jobs.job("bad", "true", header=("#$ -l badres=3",))]).values()
     assert isinstance(refused, SubmitFailed)
     assert "badres" in str(refused)
