@@ -20,6 +20,8 @@ from expyre import config, stage
 from expyre.errors import AuthenticationError
 from expyre.func import Call, create_jobs
 from expyre.stage import Sharing, StageRequest, Triple, links
+from expyre.system.rundir import RunDir
+from expyre.transports import connect
 
 BIG = 10_000
 
@@ -154,6 +156,29 @@ def test_cleaning_one_job_leaves_the_others_their_file(tmp_path: Path) -> None:
     assert load(second)[1] == (big, 1)
     stage.reset(second.directory)
     assert load(second)[1] == (big, 1)
+
+
+def test_they_go_to_a_run_directory_and_do_not_come_back(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    big = os.urandom(BIG)
+    staged = stage_all(here, [Triple(operator.contains, (big, i), {}) for i in range(2)])
+    [file] = shared(here)
+    rundir = RunDir(connect(None), str(there))
+    rundir.make()
+    rundir.send([one.directory for one in staged])
+    names = [one.directory.name for one in staged]
+    (there / names[0] / "_expyre_job_succeeded").write_text("x")
+    (there / names[0] / file.name).unlink()
+    (there / names[0] / file.name).write_bytes(b"not to be brought home")
+    rundir.fetch(names, here)
+    assert stage.markers(staged[0].directory).succeeded
+    assert load(staged[0])[1] == (big, 0)
+    assert file.stat().st_nlink == 3
+    rundir.clean(names[:1], stage.LARGE_FILES)
+    assert (there / names[0] / "_expyre_task_in.pckl").read_text() == "CLEANED\n"
+    assert not (there / names[0] / file.name).exists()
+    assert (there / names[1] / file.name).read_bytes() == file.read_bytes()
 
 
 def test_files_of_jobs_that_are_gone_do_not_pile_up(tmp_path: Path) -> None:
