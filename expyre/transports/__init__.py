@@ -61,6 +61,8 @@ def connect(host: str | None, kind: str | None = None, remsh_cmd: str | Sequence
         return LocalTransport()
     if host.startswith("-") or not host.strip():
         raise ConfigError(f"{host!r} is not the name of a host")
+    if kind == "paramiko" and importlib.util.find_spec("paramiko") is None:
+        raise ConfigError('the transport "paramiko" needs the package paramiko; "openssh" needs the program ssh only')
     words = _words(remsh_cmd) if kind == "openssh" else ()
     with _lock:
         key = (host, kind, os.environ.get("EXPYRE_SSH_CONFIG", ""), *words)

@@ -197,4 +197,5 @@ def failure(host: str, said: str) -> TransportError:
             "second factor and shares connections (ControlMaster), and start again"
         )
     hopeless = any(words in said for words in _HOPELESS)
-    return NotStarted(f"cannot connect to {host}: {said or 'no reason given'}", transient=not hopeless)
+    hint = f". See what `ssh {host}` says in a terminal" if hopeless else ""
+    return NotStarted(f"cannot connect to {host}: {said or 'no reason given'}{hint}", transient=not hopeless)

@@ -106,11 +106,20 @@ class _Channel:
         self._channel, self._where, self._sessions = channel, where, sessions
 
     def start(self, command: str) -> None:
-        """Start the command; whether it has started is not certain when that fails."""
+        """Start the command; whether it has started is not certain when that fails.
+
+        The answer is not waited for, which would cost the time there and back once more: if it is no, the channel ends.
+        """
         import paramiko
 
+        request = paramiko.Message()
+        request.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        request.add_int(self._channel.remote_chanid)
+        request.add_string("exec")
+        request.add_boolean(True)
+        request.add_string(command.encode())
         try:
-            self._channel.exec_command(command.encode())
+            self._channel.get_transport()._send_user_message(request)  # type: ignore[attr-defined]
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self.failure(str(error)) from error
 

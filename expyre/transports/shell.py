@@ -131,4 +131,4 @@ def quoted_directory(directory: str) -> str:
     for prefix in ("~", "$HOME", "${HOME}"):
         if directory == prefix or directory.startswith(f"{prefix}/"):
             return '"$HOME"' + shlex.quote(directory[len(prefix) :]).removeprefix("''")
-    return shlex.quote(f"./{directory}" if directory.startswith("-") else directory)
+    return shlex.quote(f"./{directory}" if directory.startswith("-") else directory or ".")

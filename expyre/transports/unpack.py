@@ -65,9 +65,9 @@ class Unpacker:
             The stream is garbled (transient), wants to go where it must not, or cannot be written here.
         """
         plain = _Plain(source)
-        if not plain.peek():
-            return
         try:
+            if not plain.peek():
+                return
             self._local_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".expyre_fetch_", dir=self._local_dir) as beside:
                 self._take_all(Boxes(Path(beside), self._local_dir), plain)

@@ -24,7 +24,7 @@ keys() {
     for name in host_key user_key; do
         [ -f "$dir/$name" ] || ssh-keygen -q -t ed25519 -N '' -C wfl-tests -f "$dir/$name"
     done
-    echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$dir/host_key.pub")" >"$dir/known_hosts"
+    [ -f "$dir/known_hosts" ] || echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$dir/host_key.pub")" >"$dir/known_hosts"
     chmod 644 "$dir/user_key.pub"
 }
 
