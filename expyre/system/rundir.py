@@ -8,12 +8,14 @@ from pathlib import Path
 
 from expyre import stage
 from expyre.errors import SchedulerError, StageError
+from expyre.schedulers.units import QUEUE_ID_FILE
 from expyre.transports import Transport
 
 __all__ = ["RunDir"]
 
-# What stays on this side: the trusted key and the inputs are never brought back over the local ones.
-_NEVER_FETCHED = (stage.KEY_FILE, stage.TASK_FILE)
+# What stays on this side: the trusted key and the inputs are never brought back over the local ones. The rest is of no
+# use here, and every file costs time for every job.
+_NEVER_FETCHED = (stage.KEY_FILE, stage.TASK_FILE, stage.names.RUNNER, QUEUE_ID_FILE)
 _MARKERS = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE, stage.names.TERMINATED)
 
 
@@ -45,11 +47,11 @@ class RunDir:
         """Copy local directories into it, in one stream."""
         self.transport.send([(directory, directory.name) for directory in directories], self.path)
 
-    def fetch(self, names: Sequence[str], local_dir: Path) -> None:
-        """Copy directories back into ``local_dir``, in one stream; inputs and keys are left out."""
+    def fetch(self, names: Sequence[str], local_dir: Path, exclude: Sequence[str] = ()) -> None:
+        """Copy directories back into ``local_dir``, in one stream; inputs, keys and ``exclude`` are left out."""
         if names:
             shared = {file for name in names for file in stage.shared_files(local_dir / name)}
-            self.transport.fetch(self.path, names, local_dir, exclude=(*_NEVER_FETCHED, *sorted(shared)))
+            self.transport.fetch(self.path, names, local_dir, exclude=(*_NEVER_FETCHED, *exclude, *sorted(shared)))
 
     def fetch_files(self, name: str, files: Sequence[str], local_dir: Path) -> None:
         """Copy those of the files that a job's directory has into ``local_dir``."""

@@ -306,7 +306,8 @@ class System:
     def collect(self, stage_dirs: Sequence[Path]) -> None:
         """Bring the files of jobs back into their stage directories, in one stream."""
         if self.remote_rundir is not None:
-            self.rundir.fetch([stage_dir.name for stage_dir in stage_dirs], stage_dirs[0].parent)
+            written_here = [self.scheduler.script_name] if self.scheduler.script_in_directory else []
+            self.rundir.fetch([stage_dir.name for stage_dir in stage_dirs], stage_dirs[0].parent, written_here)
 
     def collect_files(self, stage_dir: Path, files: Sequence[str]) -> None:
         """Bring some files of a job back into its stage directory, as they are now; those not there are left out."""
