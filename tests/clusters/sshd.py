@@ -113,6 +113,7 @@ def private_sshd(logins: Mapping[str, str]) -> Iterator[Sshd]:
         place.close()
 
 
+# With SHLVL bash takes itself for an inner shell and leaves out ~/.bashrc, which may take long.
 _SERVER = """\
 ListenAddress 127.0.0.1
 HostKey {path}/host_key
@@ -132,6 +133,7 @@ LogLevel VERBOSE
 MaxSessions 100
 MaxStartups 100
 Subsystem sftp internal-sftp
+SetEnv SHLVL=5
 """
 
 _CLIENT = """\
