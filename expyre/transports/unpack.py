@@ -122,9 +122,9 @@ class _Plain:
     def __init__(self, source: _Source) -> None:
         self._source = source
         self._squeezed: zlib._Decompress | None = None
-        self._first: bytes | None = None
+        self._first: memoryview | None = None
 
-    def peek(self) -> bytes:
+    def peek(self) -> memoryview:
         """Return some of the stream, which stays in it; nothing when it is empty."""
         if self._first is None:
             start = self._source.read()
@@ -132,13 +132,16 @@ class _Plain:
                 start += self._source.read() or b"\0"
             if start.startswith(_MAGIC):
                 self._squeezed = zlib.decompressobj(31)
-            self._first = self._some(start)
+            self._first = memoryview(self._some(start))
         return self._first
 
     def read(self, size: int = -1) -> bytes:
-        """Return some of the stream, of any length; nothing at its end."""
-        data, self._first = self.peek(), b""
-        return data or self._some(self._source.read())
+        """Return some of the stream, at most ``size`` bytes unless that is negative; nothing at its end."""
+        left = self.peek() or memoryview(self._some(self._source.read()))
+        # more than was asked for would be copied by tarfile for each of its blocks
+        count = len(left) if size < 0 else size
+        data, self._first = left[:count], left[count:]
+        return bytes(data)
 
     def finish(self) -> None:
         """Read what follows the last file.
