@@ -10,7 +10,8 @@ from expyre.errors import SchedulerError
 from expyre.schedulers.base import Listing
 from expyre.schedulers.slurm_states import end_of, listing_of
 from expyre.schedulers.units import Limits
-from expyre.states import End
+from expyre.states import END_CANCELLED, END_DIED, END_OUT_OF_MEMORY, End
+from expyre.units import mem_to_kB
 
 _MARK: Final = "=== expyre"
 # Variables that would narrow what is listed; a command that hangs is given up.
@@ -106,7 +107,8 @@ def _expanded(id: str) -> Iterator[str]:
 
 # -- ends --------------------------------------------------------------------------------------------------------
 
-_ACCOUNTED: Final = "JobID,State,ExitCode"
+_ENDED: Final = "JobID,State,ExitCode"
+_ACCOUNTED: Final = f"{_ENDED},AllocTRES,MaxRSS"
 
 
 def ends_script(remote_ids: Sequence[str]) -> str:
@@ -118,7 +120,7 @@ def ends_script(remote_ids: Sequence[str]) -> str:
         f"sacct=$(ask sacct sacct --noheader --parsable2 --jobs={jobs} --format={_ACCOUNTED})",
         'echo "$sacct"',
         f'case $sacct in *"{_MARK} ended 0"*) ;;',
-        f"*) ask sacctc sacct --completion --noheader --parsable2 --jobs={jobs} --format={_ACCOUNTED};; esac",
+        f"*) ask sacctc sacct --completion --noheader --parsable2 --jobs={jobs} --format={_ENDED};; esac",
     )
 
 
@@ -163,15 +165,40 @@ def _exit_code(text: str) -> tuple[int | None, int]:
 def _accounted(lines: Sequence[str]) -> dict[str, End]:
     """Return the ends of jobs; a step that ran out of memory tells more than the job that failed for it."""
     ends: dict[str, End] = {}
+    granted: dict[str, int] = {}
     for line in lines:
-        words = line.split("|")
-        match = re.fullmatch(r"(\d+(?:_\d+)?)(\.\S+)?", words[0])
-        if len(words) != 3 or not match:
+        id, state, code, granted_text, used_text = [*line.split("|"), "", "", "", ""][:5]
+        match = re.fullmatch(r"(\d+(?:_\d+)?)(\.\S+)?", id)
+        end = end_of(state, *_exit_code(code))
+        if not match or end is None:
             continue
-        end = end_of(words[1], *_exit_code(words[2]))
-        if end is not None and (not match[2] or (match[1] in ends and words[1] == "OUT_OF_MEMORY")):
-            ends[match[1]] = end
+        job = match[1]
+        used = _memory(used_text)
+        if not match[2]:
+            ends[job] = end
+            granted[job] = _granted_memory(granted_text)
+        elif state == "OUT_OF_MEMORY" and job in ends:
+            ends[job] = end
+        elif granted.get(job) and used > granted[job] and ends[job].reason in (END_DIED, END_CANCELLED):
+            # a job that Slurm has killed for its memory is told as failed or cancelled where nobody but Slurm watches
+            detail = f"{ends[job].detail}, {used} kB were used of {granted[job]} kB"
+            ends[job] = End(END_OUT_OF_MEMORY, detail, ends[job].exit_code)
     return ends
+
+
+def _granted_memory(resources: str) -> int:
+    """Return the memory per node in kB out of ``cpu=2,mem=4G,node=2``; 0 if it is not known."""
+    values = dict(part.partition("=")[::2] for part in resources.split(","))
+    nodes = values.get("node", "")
+    return _memory(values.get("mem", "")) // max(1, int(nodes) if nodes.isdigit() else 1)
+
+
+def _memory(text: str) -> int:
+    """Return memory in kB; 0 if it is not known."""
+    try:
+        return mem_to_kB(text) or 0
+    except ValueError:
+        return 0
 
 
 # -- units by token ----------------------------------------------------------------------------------------------

@@ -195,6 +195,14 @@ ACCOUNTING = """\
 20.batch|CANCELLED|0:15
 21|BOOT_FAIL|0:0
 22|CANCELLED+|0:0
+23|FAILED|0:9|billing=1,cpu=1,mem=50M,node=1|
+23.batch|CANCELLED by 0|0:9|cpu=1,mem=50M,node=1|407180K
+24|FAILED|0:9|billing=1,cpu=1,mem=2G,node=2|
+24.batch|FAILED|0:9|cpu=1,mem=1G,node=1|0.9G
+25|COMPLETED|0:0|billing=1,cpu=1,mem=50M,node=1|
+25.batch|COMPLETED|0:0|cpu=1,mem=50M,node=1|60000K
+26|CANCELLED by 1000|0:0|nonsense|
+26.batch|CANCELLED|0:15||16?
 """
 
 
@@ -216,6 +224,10 @@ ACCOUNTING = """\
         ("20", "TimedOut", 0, "TIMEOUT"),
         ("21", "NodeFailed", 0, "BOOT_FAIL"),
         ("22", "Cancelled", 0, "CANCELLED"),
+        ("23", "OutOfMemory", 137, "407180 kB were used of 51200 kB"),
+        ("24", "ExPyReJobDiedError", 137, "signal 9"),
+        ("25", "Completed", 0, "COMPLETED"),
+        ("26", "Cancelled", 0, "CANCELLED"),
     ],
 )
 def test_ends_from_controller_and_accounting(id: str, reason: str, exit_code: int | None, words: str) -> None:
