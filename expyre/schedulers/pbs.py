@@ -26,6 +26,7 @@ _IDS_PER_COMMAND: Final = 500
 _GONE: Final = (0, 35, 153)
 # What can stand in a path in a header line without meaning anything there.
 _PLAIN: Final = re.compile(r"[\w.+=-]+", re.ASCII)
+_PLAIN_PLACE: Final = re.compile(r"[\w.+=~/-]+", re.ASCII)
 _NAME: Final = re.compile(r"(#PBS\s+-N\s*)(\S+)")
 # Variables that do not tell of a job but of where the queue is.
 _OF_THE_QUEUE: Final = ("PBS_SERVER", "PBS_DEFAULT", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME")
@@ -100,12 +101,14 @@ class PBS(BatchScheduler):
     def script(self, sub: Submission) -> str:
         """Return the text of the job script; it opens its output files itself if PBS could not."""
         text = super().script(sub)
-        if _PLAIN.fullmatch(sub.id):
+        if _PLAIN.fullmatch(sub.id) and _PLAIN_PLACE.fullmatch(sub.directory):
             return text
         lines = [line for line in text.split("\n") if not _OUTPUTS.match(line)]
         first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
         stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
         lines.insert(first, f"exec >{stem}stdout 2>{stem}stderr")
+        if not _PLAIN_PLACE.fullmatch(sub.directory):
+            lines.insert(first, "#PBS -j oe -o /dev/null")
         return "\n".join(lines)
 
     def array_script(self, unit: Unit, directory: str) -> str:
@@ -196,7 +199,8 @@ class PBS(BatchScheduler):
             return f'qsub "$unit"/{unit.first_index}.dir/{self.script_name}'
         option = "-r n -t" if self.dialect == "torque" else "-r y -J"
         cap = f"%{unit.max_running}" if unit.max_running else ""
-        return f'qsub {option} {unit.first_index}-{unit.last_index}{cap} -j oe "$unit"/script'
+        outputs = "-j oe" if _PLAIN_PLACE.fullmatch(unit.subs[0].directory) else "-j oe -o /dev/null"
+        return f'qsub {option} {unit.first_index}-{unit.last_index}{cap} {outputs} "$unit"/script'
 
     def hold(self, remote_ids: str | Sequence[str], verbose: bool = False) -> None:
         """Keep waiting jobs from starting.

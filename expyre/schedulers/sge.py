@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from expyre.errors import SchedulerError
 from expyre.schedulers import sge_read
 from expyre.schedulers.asking import Reply, asking, replies
-from expyre.schedulers.base import Listing, Submission, short_name
+from expyre.schedulers.base import Listing, Submission, quoted_directory, short_name
 from expyre.schedulers.batch import BatchScheduler
 from expyre.schedulers.sge_ends import end_of, state_of
 from expyre.schedulers.sge_read import key_of
@@ -20,6 +21,9 @@ __all__ = ["SGE"]
 
 # What can stand in a path in a header line without meaning anything there.
 _PLAIN: Final = re.compile(r"[\w.+=~-]+", re.ASCII)
+# Grid Engine puts in values for variables in names of directories, even in that of `-cwd`.
+_ODD_PLACE: Final = re.compile(r"[$\x00-\x1f]")
+_OUTPUTS: Final = re.compile(r"#\$\s+-(cwd|[oe]\s.*)\s*$")
 _NAME: Final = re.compile(r"(#\$\s+-N\s*)(\S+)")
 _NAME_LENGTH: Final = 200
 _FEW: Final = 5
@@ -99,6 +103,22 @@ class SGE(BatchScheduler):
             pattern += r"|#\$\s(.*\s)?-[oe]\b"
         return not any(re.match(pattern, line) for line in sub.header)
 
+    def script(self, sub: Submission) -> str:
+        """Return the text of the job script; it opens its output files itself if Grid Engine could not."""
+        text = super().script(sub)
+        if not _ODD_PLACE.search(sub.directory):
+            return text
+        lines = [line for line in text.split("\n") if not _OUTPUTS.match(line)]
+        first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+        stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
+        lines[first:first] = ["#$ -j y -o /dev/null", f"exec >{stem}stdout 2>{stem}stderr"]
+        return "\n".join(lines)
+
+    def array_script(self, unit: Unit, directory: str) -> str:
+        """Return the script of an array; where to run it is told by the command."""
+        lines = super().array_script(unit, directory).split("\n")
+        return "\n".join(line for line in lines if not _OUTPUTS.match(line))
+
     def array_header(self, unit: Unit) -> list[str]:
         """Return no header lines: all options are in the command, where they outrank those of the members."""
         return []
@@ -139,6 +159,8 @@ class SGE(BatchScheduler):
             return f'qsub -terse "$unit"/{unit.first_index}.dir/{self.script_name}'
         cap = f" -tc {unit.max_running}" if unit.max_running else ""
         outputs = "-cwd -o '$TASK_ID.out' -e '$TASK_ID.err'"
+        if _ODD_PLACE.search(unit.subs[0].directory):
+            outputs = "-j y -o /dev/null"
         return f'qsub -terse -t {unit.first_index}-{unit.last_index}{cap} {outputs} "$unit"/script'
 
     def parse_answer(self, text: str) -> str:

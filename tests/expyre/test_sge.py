@@ -93,7 +93,7 @@ class Jobs:
     """Directories of jobs."""
 
     def __init__(self, root: Path, engine: GridEngine) -> None:
-        self.place = root / "a place"
+        self.place = root / "a place: it's, fine"
         self.place.mkdir()
         self.engine = engine
 
@@ -168,6 +168,18 @@ def test_jobs_and_members_of_arrays_run_and_end(jobs: Jobs) -> None:
     assert read(subs[0], "job.job0=.stderr") == "oops\n"
     assert read(alone, "job.alone.stdout") == "2\n"
     assert read(alone, "_expyre_queue_id") == f"{ids[3]}\n"
+
+
+def test_a_place_whose_name_would_be_changed(jobs: Jobs) -> None:
+    jobs.place /= "$HOME\n$USER"
+    queue = jobs.queue()
+    subs = [jobs.job(f"job{i}", "pwd -P", "echo oops >&2") for i in range(2)]
+    subs.append(jobs.job("alone", "pwd -P", "echo oops >&2", max_time=50))
+    ids = submitted(queue, *subs)
+    reach(queue, ids, *["gone"] * 3)
+    for sub in subs:
+        assert read(sub, f"job.{sub.id}.stdout") == f"{os.path.realpath(sub.directory)}\n"
+        assert read(sub, f"job.{sub.id}.stderr") == "oops\n"
 
 
 def test_jobs_are_held_released_and_cancelled(jobs: Jobs) -> None:
