@@ -107,8 +107,9 @@ class Evidence:
 
     Attributes
     ----------
-    succeeded, failed, started
-        Whether the result file, the error file, the file written at the start are in the job's directory.
+    succeeded, failed, started, terminated
+        Whether the result file, the error file, the file written at the start, the file that tells of a signal are in
+        the job's directory.
     queue
         Word of the queue (one of ``REMOTE_STATUSES``); ``unknown`` when the queue could not be asked, gave an empty
         or damaged answer, or does not list the job.
@@ -124,6 +125,7 @@ class Evidence:
     queue: str = UNKNOWN
     end: End | None = None
     unknown_for: float = 0.0
+    terminated: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,9 @@ def decide(evidence: Evidence, *, status: str, budget: float = 60.0) -> Verdict:
         return Verdict(DIED, TIMEOUT, End(END_TIMED_OUT, "the queue reports that the time limit was reached"))
     if evidence.queue == QUEUE_FAILED and end is None:
         return Verdict(DIED, QUEUE_FAILED, End(END_DIED, "the queue reports that the job failed"))
-    if evidence.queue == DONE and evidence.unknown_for >= min(budget, 5.0):
-        return Verdict(DIED, DONE, End(END_DIED, "the job ended and left neither a result nor an error"))
+    if (evidence.queue == DONE or evidence.terminated) and evidence.unknown_for >= min(budget, 5.0):
+        how = "was ended by a signal" if evidence.terminated else "ended"
+        return Verdict(DIED, DONE, End(END_DIED, f"the job {how} and left neither a result nor an error"))
     if evidence.queue == UNKNOWN and evidence.unknown_for >= budget and status in (SUBMITTED, STARTED):
         detail = f"neither the queue nor the job's directory has known it for {evidence.unknown_for:.0f} s"
         return Verdict(DIED, UNKNOWN, End(END_LOST, detail))

@@ -17,6 +17,7 @@ from expyre.states import (
     ALIVE,
     DIED,
     END_DIED,
+    END_LOST,
     END_TIMED_OUT,
     FAILED,
     OTHER,
@@ -130,7 +131,7 @@ def _has_arrived(row: JobRow, verdict: Verdict) -> bool:
 
 def _named(row: JobRow, verdict: Verdict) -> Verdict:
     """Return the verdict with the reason that the job's own files tell, if nobody has told one."""
-    unnamed = verdict.status == DIED and (verdict.end is None or verdict.end.reason == END_DIED)
+    unnamed = verdict.status == DIED and (verdict.end is None or verdict.end.reason in (END_DIED, END_LOST))
     told = _end_in_files(row) if unnamed else None
     if told is None:
         return verdict

@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from expyre import stage
-from expyre.checkup import handshake
+from expyre.checkup import forget, handshake
 from expyre.errors import (
     ExPyReError,
     GatherError,
@@ -138,13 +138,15 @@ class _Batch:
 
     def _make_sure_of_host(self, job_ids: Sequence[str]) -> None:
         """Refuse at once what is bound to fail on the host; looked at once a day."""
-        rows = self.project.record.rows(job_ids).values()
-        prepared = any((Path(row.from_dir) / stage.names.PRE_RUN).exists() for row in rows)
+        directory = Path(self.project.record.row(job_ids[0]).from_dir)  # the jobs of one launch are much alike
+        env_vars = stage.read_list(directory, stage.names.ENV_VARS)
+        prepared = (directory / stage.names.PRE_RUN).exists() or any(item.startswith("PATH=") for item in env_vars)
         name, root = self.options.system_name, self.project.stage_root
         handshake(name, self.system, root, self.commands.python, prepared)
 
     def _wait_after(self, error: TransportError | SchedulerError) -> None:
         """Wait before the next try, or raise the error if there is to be none."""
+        forget(self.project.stage_root)  # that all was in order there
         hopeless = isinstance(error, SubmitFailed) or not getattr(error, "transient", True)
         self.tries -= 1
         if hopeless or self.tries < 1:

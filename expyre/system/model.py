@@ -65,4 +65,4 @@ class Look:
     def evidence(self, unknown_for: float) -> Evidence:
         """Return the look as evidence about a job that the queue has not known for ``unknown_for`` seconds."""
         m = self.markers
-        return Evidence(m.succeeded, m.failed, m.started, self.queue, self.end, unknown_for)
+        return Evidence(m.succeeded, m.failed, m.started, self.queue, self.end, unknown_for, m.terminated)
