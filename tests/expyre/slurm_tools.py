@@ -33,6 +33,13 @@ print(sorted(outcome.result() for outcome in outcomes))
 """
 
 
+def turn(ledger, number, data):
+    """Run as a job: note the number in a ledger, return the data backwards."""
+    with open(ledger, "a") as file:
+        file.write(f"{number}\n")
+    return data[::-1]
+
+
 class Script:
     """The script of a user: ``count`` jobs of some seconds, each of which writes its number into a ledger."""
 
