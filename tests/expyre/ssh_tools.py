@@ -96,6 +96,12 @@ class Line:
         for pair in self._pairs:
             pair.close()
 
+    def cut(self) -> None:
+        """Break the connections that there are."""
+        for pair in self._pairs:
+            pair.close()
+        self._pairs.clear()
+
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
