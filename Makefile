@@ -33,7 +33,7 @@ test-remote:
 	@tools/bootstrap.sh test
 	@tools/packages.sh $(TEST_PACKAGES)
 	$(PYTHON_IN_VENV) tests/clusters/remote_home.py \
-		$(PYTHON_IN_VENV) -m pytest -q --runremote --clean --basetemp @HOME@/pytest -m remote $(PYTEST_ARGS)
+		$(PYTHON_IN_VENV) -m pytest -q -n 2 --dist worksteal --runremote --clean --basetemp @HOME@/pytest -m remote $(PYTEST_ARGS)
 
 test-mpi:
 	@tools/bootstrap.sh test

@@ -9,12 +9,13 @@ import pytest
 
 
 @pytest.fixture
-def expyre_dummy_config(tmp_path: Path) -> Path:
+def expyre_dummy_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the configuration in tests/assets/expyre_dummy_config.json; returns its directory."""
     from expyre import config
 
     (tmp_path / ".expyre").mkdir()
     asset = Path(__file__).resolve().parent.parent / "assets" / "expyre_dummy_config.json"
     shutil.copy(asset, tmp_path / ".expyre" / "config.json")
+    monkeypatch.setattr(config, "_current", None)
     config.init(tmp_path / ".expyre")
     return tmp_path
