@@ -21,16 +21,17 @@ from expyre.schedulers.units import QUEUE_ID_FILE, ROOT, Batch, Unit, token_word
 
 __all__ = ["Found", "Outcome", "Submitted", "find_script", "new_mark", "read_find", "read_submit", "submit_script"]
 
-# Shell functions. `show` copies a file without starting a program. `ours_alive` tells whether the process that a pid
-# file names lives: a zombie does not, and one on another node is believed in for some minutes.
+# Shell functions. `show` copies a file without starting a program. `alive` tells whether the process that a pid file
+# names lives: a zombie does not, one on another node is believed in for some minutes, and none submits for an hour.
 _FUNCTIONS: Final = r"""
 node=$(uname -n)
 show() { while IFS= read -r line || [ -n "$line" ]; do printf '%s\n' "$line"; done <"$1" 2>/dev/null; }
 take() { (set -C; echo "$1" >"$unit/ticket") 2>/dev/null; }
+younger() { [ -n "$(find "$unit/ticket" -mmin "-$1" 2>/dev/null)" ]; }
 alive() {
   [ -f "$1" ] && read -r where pid <"$1" || return 1
-  if [ "$where" != "$node" ]; then [ -n "$(find "$unit/ticket" -mmin -10 2>/dev/null)" ]; return; fi
-  kill -0 "$pid" 2>/dev/null || return 1
+  if [ "$where" != "$node" ]; then younger 10; return; fi
+  kill -0 "$pid" 2>/dev/null && younger 60 || return 1
   ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null
 }
 report() {
@@ -110,19 +111,22 @@ lines=$(cat void.* */members 2>/dev/null | grep -F -f tokens.{void})
 rm -f tokens.{void}
 printf '\\n%s lines\\n%s\\n' "$mark" "$lines"
 n=0
-pause() {{ n=$((n + 1)); sleep 0.2 2>/dev/null || sleep 1; }}
 decide() {{
   if take void; then report void; return; fi
-  word=
-  while [ -z "$word" ] && [ $n -lt {patience} ]; do read -r word <"$unit/ticket" || pause; done 2>/dev/null
-  if [ "$word" = void ]; then report void; return; fi
-  working=1
-  while [ -n "$working" ] && [ ! -f "$unit/status" ] && [ $n -lt {patience} ]; do
-    if alive "$unit/pid" || alive "${{unit%/*}}/pid"; then pause; else working=; fi
+  while :; do
+    word=
+    read -r word <"$unit/ticket"
+    if [ "$word" = void ]; then report void; return; fi
+    # an empty ticket is that of somebody who was killed while making it, unless the shell still lives
+    if [ -f "$unit/status" ]; then state=ended; break; fi
+    if ! alive "$unit/pid" && ! alive "${{unit%/*}}/pid"; then state=dead; break; fi
+    if [ $n -ge {patience} ]; then state=going; break; fi
+    n=$((n + 1)); sleep 0.2 2>/dev/null || sleep 1
   done
-  if [ -f "$unit/status" ]; then report ended; elif [ -n "$working" ]; then report going; else report dead; fi
+  [ ! -f "$unit/status" ] || state=ended
+  report $state
   printf '\\n%s age %s\\n' "$mark" "${{unit##*/}}"
-  [ -z "$(find "$unit/ticket" -mmin -2 2>/dev/null)" ] || echo young
+  younger 2 && echo young
   printf '\\n%s ids %s\\n' "$mark" "${{unit##*/}}"
   for link in "$unit"/*.dir; do
     file=$link/{queue_id}

@@ -300,6 +300,15 @@ def test_the_answer_survives_the_shell_and_the_connection(fake: FakeSlurm) -> No
     assert len(fake.jobs) == 1
 
 
+def test_a_ticket_of_somebody_who_was_killed_while_making_it(fake: FakeSlurm) -> None:
+    half = 'take() { : >"$unit/ticket"; kill -9 $$; }'
+    subs = mixed(fake)
+    with pytest.raises(SchedulerError):
+        fake.scheduler(Changed(lambda script: script.replace("trap ''", f"{half}\ntrap ''"))).submit_many(subs)
+    assert [path.read_text() for path in fake.place.glob("_expyre_submit/*/*/ticket")] == [""]
+    expect_each_once(fake, recover(fake, subs))
+
+
 def test_a_transfer_that_breaks_off_submits_nothing(fake: FakeSlurm) -> None:
     subs = mixed(fake)
     for size in (0, 1, 100, 300):
