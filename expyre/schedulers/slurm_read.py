@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from expyre.errors import SchedulerError
 from expyre.schedulers.base import Listing
@@ -13,6 +13,7 @@ from expyre.schedulers.units import Limits
 from expyre.states import END_CANCELLED, END_DIED, END_OUT_OF_MEMORY, End
 from expyre.units import mem_to_kB
 
+T = TypeVar("T")
 _MARK: Final = "=== expyre"
 # Variables that would narrow what is listed; a command that hangs is given up.
 _AROUND: Final = """
@@ -89,7 +90,13 @@ def read_listing(text: str, remote_ids: Sequence[str]) -> dict[str, Listing]:
                     known[id] = listing_of(match[3], match[4].strip())
         elif not _BESIDE.match(line):
             raise SchedulerError(f"the answer of squeue is damaged at {line!r}")
-    return {id: known[id] for id in remote_ids if id in known}
+    return _of_members(known, remote_ids)
+
+
+def _of_members(known: Mapping[str, T], remote_ids: Sequence[str]) -> dict[str, T]:
+    """Return what is known of jobs; members that were cancelled while they waited share a line, that of the array."""
+    answers = {id: known.get(id, known.get(id.partition("_")[0])) for id in remote_ids}
+    return {id: answer for id, answer in answers.items() if answer is not None}
 
 
 def _expanded(id: str) -> Iterator[str]:
@@ -141,7 +148,7 @@ def read_ends(text: str, remote_ids: Sequence[str]) -> dict[str, End]:
         code, lines = sections.get(name, (1, []))
         if code == 0:
             ends.update(_controlled(lines) if name == "squeue" else _accounted(lines))
-    return {id: ends[id] for id in remote_ids if id in ends}
+    return _of_members(ends, remote_ids)
 
 
 def _controlled(lines: Sequence[str]) -> Iterator[tuple[str, End]]:
