@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from expyre import stage
 from expyre.errors import InvalidCallError
-from expyre.identity import Identity, identify
+from expyre.identity import Identity, identify, remembering
 from expyre.jobsdb import JobRow, NewJob
 from expyre.steps import step
 
@@ -120,8 +120,9 @@ def prepare(
     sharing = cache(lambda: stage.Sharing([stage.Triple(call.function, call.args, call.kwargs) for call in calls]))
     places: Counter[tuple[str, str]] = Counter()
     pending = iter(calls)
-    while batch := list(islice(pending, _BATCH)):
-        result.extend(_prepare_batch(project, batch, places, try_restart, dry_run, sharing))
+    with remembering():
+        while batch := list(islice(pending, _BATCH)):
+            result.extend(_prepare_batch(project, batch, places, try_restart, dry_run, sharing))
     return result
 
 

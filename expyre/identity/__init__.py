@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from expyre.identity import reduced, science, standard  # noqa: F401  (they register their encoders)
 from expyre.identity.call import check_policy, digest, identify
+from expyre.identity.memory import remembering
 from expyre.identity.model import Identity, Part, differences
 from expyre.identity.registry import register
 
-__all__ = ["Identity", "Part", "check_policy", "differences", "digest", "identify", "register"]
+__all__ = ["Identity", "Part", "check_policy", "differences", "digest", "identify", "register", "remembering"]

@@ -14,6 +14,7 @@ from expyre.errors import ConfigError, KeyUnstableError
 from expyre.identity.code import CodeCollector
 from expyre.identity.encoder import Encoder, Unstable, kind_of, same_kinds
 from expyre.identity.files import digest_files
+from expyre.identity.memory import remembered
 from expyre.identity.model import MAX_PARTS, VERSION, Identity, Part
 from expyre.identity.registry import find, states, table
 from expyre.identity.summary import summarise
@@ -169,7 +170,7 @@ class _Tree:
             return digest
         split = _split(value) if depth else None
         if split is None:
-            digest = _stable(self.encoder, value, path, argument)
+            digest = remembered(value, lambda: _stable(self.encoder, value, path, argument))
             self.parts.append(Part(path, digest.hex()[:16], summarise(value)))
             return digest
         place = len(self.parts)

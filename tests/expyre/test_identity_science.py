@@ -227,3 +227,17 @@ def test_calculators_of_users_go_by_all_they_keep() -> None:
             identify(f, [], {"calculator": one})
     finally:
         one.model.close()
+
+
+def test_large_values_that_calls_share_are_hashed_once():
+    from expyre.identity import identify, remembering
+
+    large = np.arange(2_000_000.0)
+    keys = [identify(len, (large, i)).key for i in range(3)]
+    with remembering():
+        identify(len, (large, 0))
+        assert [identify(len, (large, i)).key for i in range(3)] == keys
+        large_again = large.copy()
+        assert identify(len, (large_again, 0)).key == keys[0]
+        large_again[5] = -1.0
+    assert identify(len, (large_again, 0)).key != keys[0]
