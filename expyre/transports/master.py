@@ -7,9 +7,11 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from expyre.errors import TransportError
 from expyre.transports.process import unstartable
@@ -21,8 +23,10 @@ __all__ = ["LOST_MASTER", "Master", "failure"]
 
 # What a command writes that finds no shared connection: it must not open one of its own and ask for passwords again.
 LOST_MASTER = f"no shared connection {secrets.token_hex(8)}"
-_PERSIST = 600
+# Seconds for which an unused connection stays when the script was killed and could not end it.
+_PERSIST = 3600
 _ALIVE = 15
+_GLANCE = 0.1
 _LONGEST_PATH = 90
 _REFUSALS = ("Permission denied", "Too many authentication failures", "No more authentication methods")
 _MISTAKES = ("Bad configuration option", "Bad owner or permissions", "terminating,", "Bad port")
@@ -127,30 +131,37 @@ class Master:
             options += [f"-oServerAliveInterval={_ALIVE}", "-oServerAliveCountMax=4"]
         if settings.get("connecttimeout", "none") in ("none", "0"):
             options.append("-oConnectTimeout=30")
-        if not _somebody_there():
+        asks = _somebody_there()
+        if not asks:
             options.append("-oBatchMode=yes")
-        said = self._started([*self._words, *_COMMON, *options, self._host])
+        said = self._started([*self._words, *_COMMON, *options, self._host], asks)
         if said is not None:
             raise failure(self._host, said)
         self.path, self._own = path, True
 
-    def _started(self, argv: Sequence[str]) -> str | None:
-        """Start the connection; return None when it is there, else what the program said."""
-        with tempfile.TemporaryFile() as errors:  # no pipe: the connection would keep it open
+    def _started(self, argv: Sequence[str], shown: bool) -> str | None:
+        """Start the connection; return None when it is there, else what the program said.
+
+        What it says is shown while it may be asking for something: the questions themselves go to the terminal.
+        """
+        quiet = subprocess.DEVNULL
+        with tempfile.NamedTemporaryFile() as errors:  # no pipe: the connection would keep it open
             try:
-                quiet = subprocess.DEVNULL
-                returncode = subprocess.run(argv, stdin=quiet, stdout=quiet, stderr=errors, check=False).returncode
+                process = subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=errors)
             except OSError as error:
                 raise unstartable(argv[0], error) from error
-            errors.seek(0)
-            return None if returncode == 0 else errors.read().decode(errors="replace").strip()
+            with process, open(errors.name, "rb") as said:
+                text = _followed(process, said, shown)
+        return None if process.returncode == 0 else text.decode(errors="replace").strip()
 
     def _private(self) -> Path:
         """Return a directory for the socket that only this user can enter; names of sockets are short."""
         if self._directory is None or not self._directory.is_dir():
             places = [os.environ.get("XDG_RUNTIME_DIR") or "", tempfile.gettempdir(), "/tmp"]
-            place = next(place for place in places if 0 < len(place) < _LONGEST_PATH - 30 and os.access(place, os.W_OK))
-            self._directory = Path(tempfile.mkdtemp(prefix="xpr-", dir=place))
+            usable = [place for place in places if 0 < len(place) < _LONGEST_PATH - 30 and os.access(place, os.W_OK)]
+            if not usable:
+                raise TransportError(f"no directory for a socket among {', '.join(places)}", transient=False)
+            self._directory = Path(tempfile.mkdtemp(prefix="xpr-", dir=usable[0]))
         return self._directory
 
     def _control(self, word: str, path: str) -> bool:
@@ -170,6 +181,26 @@ class Master:
         if done.returncode == _SSH_FAILED and any(words in said for words in _MISTAKES):
             raise TransportError(f"the configuration of ssh for {self._host}: {said.strip()}", transient=False)
         return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+
+
+def _followed(process: subprocess.Popen[bytes], said: IO[bytes], shown: bool) -> bytes:
+    """Return what a program has written to a file when it has ended, shown on the terminal meanwhile or not."""
+    text = b""
+    ended = False
+    while not ended:
+        try:
+            ended = process.wait(_GLANCE if shown else None) is not None
+        except subprocess.TimeoutExpired:
+            pass
+        except BaseException:
+            process.kill()
+            raise
+        new = said.read()
+        text += new
+        if shown and new:
+            sys.stderr.write(new.decode(errors="replace"))
+            sys.stderr.flush()
+    return text
 
 
 def _somebody_there() -> bool:

@@ -177,8 +177,24 @@ def _logged_in(sock: Any, host: Target, undo: contextlib.ExitStack) -> paramiko.
     key = transport.get_remote_server_key()
     known.check(key.get_name(), key.asbytes())
     log_in(transport, host)
-    transport.set_keepalive(int(host.alive_interval))
+    threading.Thread(target=_watch, args=(transport, host), daemon=True).start()
     return transport
+
+
+def _watch(transport: paramiko.Transport, host: Target) -> None:
+    """Ask now and then whether the other side is still there; close the connection when it does not answer."""
+    while not _ended(transport, host.alive_interval):
+        alarm = threading.Timer(host.alive_interval * host.alive_count, transport.close)
+        alarm.daemon = True
+        alarm.start()
+        transport.global_request("keepalive@openssh.com", wait=True)
+        alarm.cancel()
+
+
+def _ended(transport: paramiko.Transport, seconds: float) -> bool:
+    """Wait; tell whether the connection has come to its end meanwhile."""
+    transport.join(seconds)
+    return not transport.is_active()
 
 
 def _prefer(transport: paramiko.Transport, kinds: list[str]) -> None:

@@ -91,7 +91,6 @@ class RemoteTransport:
 
     def forked(self) -> None:
         """Forget, in a forked child, the connection that belongs to its parent."""
-        self.gate = Gate()
         self.lock = threading.RLock()
 
     def _open(self, command: str) -> Stream:

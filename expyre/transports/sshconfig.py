@@ -39,6 +39,8 @@ class Target:
         Those files.
     alive_interval, connect_timeout
         In seconds.
+    alive_count
+        How many intervals without an answer mean that the connection is dead.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Target:
     known_hosts: tuple[Path, ...]
     alive_interval: float
     connect_timeout: float
+    alive_count: int
 
     def at(self, user: str | None, port: int | None) -> Target:
         """Return the same host with another user or port."""
@@ -153,6 +156,7 @@ class _Settings:
             known_hosts=tuple(self._path(file) for file in files if file not in ("none", "/dev/null")),
             alive_interval=self._seconds("serveraliveinterval") or 15.0,
             connect_timeout=self._seconds("connecttimeout") or 30.0,
+            alive_count=int(self._seconds("serveralivecountmax")) or 3,
         )
 
     def _one(self, key: str, default: str = "") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from clusters.sshd import Sshd
 from ssh_tools import KINDS, Line, line_to, opened
@@ -147,6 +148,29 @@ def test_a_server_that_dies_under_a_script_is_no_exit_status(lab: Sshd, kind: st
         assert caught.value.transient
         lab.start()
         assert transport.run("echo again").text == "again\n"
+
+
+@both
+def test_a_server_that_no_longer_answers_is_given_up(lab: Sshd, kind: str, tmp_path: Path) -> None:
+    lab.host("frozen", ServerAliveInterval=1, ServerAliveCountMax=2)
+    with opened(kind, "frozen") as transport:
+        transport.run("true")
+        script = f"echo $PPID > {tmp_path}/parent; sleep 1000"
+        done = threading.Thread(target=_freeze, args=(tmp_path / "parent",))
+        done.start()
+        with pytest.raises(TransportError, match="broke off"):
+            transport.run(script)
+        done.join()
+
+
+def _freeze(path: Path) -> None:
+    """Stop the process of the server that a script runs under, until it is killed."""
+    while not (path.exists() and path.read_text().strip()):
+        time.sleep(0.05)
+    process = psutil.Process(int(path.read_text()))
+    while not process.name().startswith("sshd"):
+        process = process.parent() or process
+    process.suspend()
 
 
 def _stop_when_exists(lab: Sshd, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -214,9 +215,9 @@ def test_many_threads_share_one_connection(lab: Sshd, kind: str) -> None:
 
 
 def _many(transport: RemoteTransport) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        done = pool.map(lambda number: transport.run(f"sleep 0.02; echo {number}; cat", b"x" * 9), range(18))
-    assert [each.text for each in done] == [f"{number}\n{'x' * 9}" for number in range(18)]
+    with ThreadPoolExecutor(5) as pool:
+        done = pool.map(lambda number: transport.run(f"sleep 0.02; echo {number}; cat", b"x" * 9), range(12))
+    assert [each.text for each in done] == [f"{number}\n{'x' * 9}" for number in range(12)]
 
 
 @both
@@ -295,6 +296,26 @@ def test_private_connections_end_with_the_interpreter(lab: Sshd, tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "in\n\n"
     assert list(tmp_path.glob("xpr-*")) == []
+
+
+def test_questions_are_asked_on_the_terminal(lab: Sshd, tmp_path: Path) -> None:
+    """What ssh wants to know from people, here about an unknown host, they are asked when there is a terminal."""
+    (tmp_path / "known_hosts").touch()
+    lab.host("asking", BatchMode="no", StrictHostKeyChecking="ask", UserKnownHostsFile=tmp_path / "known_hosts")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        code = "from expyre.transports import connect; print(connect('asking', 'openssh').run('echo answer').text)"
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    shown = b""
+    while b"answer" not in shown:
+        shown += os.read(terminal, 1000)
+        if b"fingerprint])?" in shown and b"yes" not in shown.split(b"fingerprint])?")[1]:
+            os.write(terminal, b"yes\n")
+            shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitpid(pid, 0)
+    assert b"authenticity" in shown
+    assert (tmp_path / "known_hosts").read_text()
 
 
 @both
