@@ -15,6 +15,7 @@ from typing import Any
 
 from expyre.errors import RequestError, TransportError
 from expyre.patience import tries_and_pause
+from expyre.transports.sshconfig import config_words
 from expyre.util import remsh_cmd as default_remsh_cmd
 
 __all__ = ["FailedSubprocessWarning", "subprocess_copy", "subprocess_run"]
@@ -165,6 +166,8 @@ def _argv(host: str | None, command: str, shell: str, remsh_cmd: str | Sequence[
         return [*shell.split(), command]
     remsh = default_remsh_cmd(remsh_cmd)
     words = remsh.split() if isinstance(remsh, str) else list(remsh)
+    if os.path.basename(words[0]) == "ssh" and "-F" not in words:
+        words[1:1] = config_words()
     # The remote shell joins its arguments with blanks for a shell over there: one more layer of quotes.
     quoted = "'" + command.replace("'", "'\"'\"'") + "'"
     return [*words, host, *shell.split(), quoted]
