@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -16,6 +20,10 @@ from expyre.transports.boxes import Boxes, inner_parts
 __all__ = ["Unpacker"]
 
 _MAGIC = b"\x1f\x8b"
+
+
+_PREFIX = ".expyre_fetch_"
+_ABANDONED = 24 * 3600.0
 
 
 class _Source(Protocol):
@@ -69,7 +77,8 @@ class Unpacker:
             if not plain.peek():
                 return
             self._local_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".expyre_fetch_", dir=self._local_dir) as beside:
+            _sweep(self._local_dir)
+            with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._local_dir) as beside:
                 self._take_all(Boxes(Path(beside), self._local_dir), plain)
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise TransportError(f"the files from {self._where} came garbled: {error}") from error
@@ -114,6 +123,16 @@ class Unpacker:
     def _refused(self, name: str) -> TransportError:
         message = f"{self._where} sent {name!r}, which was not asked for, and is not trusted: nothing more was taken"
         return TransportError(message, transient=False)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what scripts have left beside that were killed long ago."""
+    with os.scandir(directory) as entries:
+        left = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+    for entry in left:
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(entry.path)
 
 
 class _Plain:

@@ -167,6 +167,15 @@ def test_an_empty_stream_brings_nothing(take: Callable[..., Unpacker], data: byt
     assert take(data).delivered == set()
 
 
+def test_what_killed_scripts_left_is_removed_in_the_end(take: Callable[..., Unpacker], tmp_path: Path) -> None:
+    for name in (".expyre_fetch_old", ".expyre_fetch_new", "other old"):
+        (tmp_path / "here" / name).mkdir()
+    for name in (".expyre_fetch_old", "other old"):
+        os.utime(tmp_path / "here" / name, (0, 0))
+    take(archive(member("job/file")))
+    assert sorted(os.listdir(tmp_path / "here")) == [".expyre_fetch_new", "job", "other old"]
+
+
 def test_markers_go_into_place_last(
     take: Callable[..., Unpacker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
