@@ -170,8 +170,8 @@ def place_of(directory: str) -> str:
 
 
 def token_word(token: str) -> str:
-    """Return a job's token as a word without blanks."""
-    if re.fullmatch(r"[A-Za-z0-9_.-]{8,80}", token):
+    """Return a job's token as a word of hexadecimal digits that is no part of another one."""
+    if re.fullmatch(r"[0-9a-f]{16}|[0-9a-f]{32}", token):
         return token
     return sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import signal
 import subprocess
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters.slurm import SlurmCluster, until
+from clusters.slurm import SlurmCluster, running_slurm, until
 
 from expyre import states
-from expyre.errors import SchedulerError, SubmitFailed, TransportError
+from expyre.errors import QueueFull, SchedulerError, SubmitFailed, TransportError
 from expyre.schedulers import Slurm, Submission
 from expyre.schedulers.units import Limits
 from expyre.states import ALIVE, End
@@ -316,3 +317,30 @@ def test_accounting_tells_what_the_queue_has_forgotten(
     assert [ends[id].reason for id in ids] == [states.END_DIED, states.END_CANCELLED, states.END_OUT_OF_MEMORY], ends
     assert ends[ids[0]].exit_code == 5
     assert f"by {os.getuid()}" in ends[ids[1]].detail
+
+
+@pytest.mark.slow  # a Slurm of its own, with accounting
+def test_limits_and_forgotten_jobs_are_found_in_the_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := SlurmCluster.missing(accounting=True):
+        pytest.skip(reason)
+    settings = {"AccountingStorageEnforce": "associations,limits,qos", "MinJobAge": 2}
+    with running_slurm(accounting=True, settings=settings) as cluster:
+        for name, value in cluster.env().items():
+            monkeypatch.setenv(name, value)
+        maker, queue = _maker(tmp_path / "place"), Slurm(None)
+        subs = [*(maker(f"job{i}") for i in range(3)), maker("alone", max_time=240)]
+        ids = submit(queue, subs)
+        until(lambda: not cluster.run("squeue", "--noheader", "--states=all").strip(), "their purge")
+        for pattern in ("_expyre_submit/*/*/answer", "_expyre_submit/*/*/status", "*/_expyre_queue_id"):
+            for path in (tmp_path / "place").glob(pattern):
+                path.unlink()
+        found = Slurm(None).find([sub.token for sub in subs], str(tmp_path / "place"))
+        assert [found[sub.token] for sub in subs] == ids
+        assert {end.reason for end in queue.explain(ids).values()} == {states.END_COMPLETED}
+        cluster.run("sacctmgr", "-i", "modify", "user", pwd.getpwuid(os.getuid()).pw_name, "set", "maxsubmitjobs=5")
+        assert Slurm(None).limits().submitted == 5
+        queue._limits = Limits(1000)  # type: ignore[misc]
+        answers = queue.submit_many([maker(f"more{i}", header=(LATER,)) for i in range(9)])
+        assert len(cluster.jobs()) == sum(isinstance(answer, str) for answer in answers.values()) > 2
+        assert sum(isinstance(answer, QueueFull) for answer in answers.values()) >= 4
+        cluster.scancel_all()
