@@ -80,8 +80,10 @@ def test_what_jobs_of_an_array_have_in_common() -> None:
 @given(st.text(max_size=40))
 def test_tokens_are_words(token: str) -> None:
     word = token_word(token)
-    assert len(word.split()) == 1
-    assert word != token_word(token + "x")
+    assert set(word) <= set("0123456789abcdef")
+    assert token_word(token + "x") not in word
+    assert token_word("0123456789abcdef") == "0123456789abcdef"
+    assert token_word(word) == word
 
 
 names = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=20)
@@ -199,6 +201,19 @@ def test_noise_of_login_scripts_means_nothing(fake: FakeSlurm) -> None:
     noise = "Submitted batch job 5\n=== 0123 unit\n\\n***\n"
     transport = Changed(lambda script: f"printf '{noise}'\nprintf '{noise}' >&2\n{script}")
     assert fake.scheduler(transport).submit_many([fake.submission("a")]) == {"a": "1000"}
+
+
+def test_login_scripts_are_read_where_the_queues_commands_are_missing(
+    fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".profile").write_text(f"echo noise; read answer; export PATH={fake.bin}:$PATH\n")
+    monkeypatch.setenv("HOME", str(home))
+    queue = Slurm(None)
+    queue.probe = "sbatch-that-is-nowhere"  # type: ignore[misc]
+    assert queue.submit_many([fake.submission("a")]) == {"a": "1000"}
+    assert fake.jobs == [("1000", 1)]
 
 
 def test_one_job_by_hand_has_its_script_written(fake: FakeSlurm) -> None:
@@ -451,7 +466,7 @@ def test_hostile_names_reach_the_job_as_they_are(
     assert all(isinstance(answer, str) for answer in answers.values()), answers
     for sub in subs:
         directory = Path(sub.directory)
-        assert (directory / "pwd").read_text() == f"{directory}\n"
+        assert (directory / "pwd").read_bytes() == os.fsencode(directory) + b"\n"
         assert (directory / "value").read_bytes() == value.encode()
         assert (directory / "cores").read_text() == "5\n"
         assert (directory / "_expyre_queue_id").read_text().strip() == answers[sub.id]
