@@ -106,7 +106,8 @@ class RemoteTransport:
         """Raise an error about what could not be read; that files come and go is no trouble."""
         lines = [line for line in done.error_text.splitlines() if not line.endswith(_VANISHED)]
         trouble = [line for line in lines if not any(words in line for words in _EPILOGUE)]
-        if done.returncode not in (0, 1, 2) or (done.returncode == 2 and trouble):
+        unlisted = any(line.startswith("find: ") for line in trouble)
+        if done.returncode not in (0, 1, 2) or (done.returncode == 2 and trouble) or unlisted:
             said = "\n".join(trouble) or f"exit status {done.returncode}"
             raise TransportError(f"cannot read all of {remote_dir} on {self.where}: {said}", transient=False)
 

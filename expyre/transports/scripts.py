@@ -30,10 +30,11 @@ look() {{
 find "$@" {kinds} -name '{markers}' {excluded} -print0
 find "$@" {kinds} ! -name '{markers}' {excluded} -print0
 }}
+export LC_ALL=C
 exec 4>&1
 status=$({{ {{
 {looks}
-}} 2>/dev/null | {{ LC_ALL=C tar -c -f - --null --no-recursion -T -; echo $? >&3; }} | $pack >&4; }} 3>&1)
+}} | {{ tar -c -f - --null --no-recursion -T -; echo $? >&3; }} | $pack >&4; }} 3>&1)
 exit "${{status:-3}}"
 """
 

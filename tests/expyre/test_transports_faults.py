@@ -267,21 +267,22 @@ def test_a_marker_that_appears_while_files_are_listed_stays_behind(tmp_path: Pat
     assert "_expyre_job_done" not in listed
 
 
-def test_a_file_that_cannot_be_read_over_there_is_named(lab: Sshd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tar", "find"])
+def test_a_file_that_cannot_be_read_over_there_is_named(lab: Sshd, name: str, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "a").write_text("x")
-    tar = lab.path / "tools" / "tar"
-    (lab.path / "tools").mkdir(exist_ok=True)
-    tar.unlink(missing_ok=True)
-    tar.write_text(
-        f'#!/bin/sh\n{shutil.which("tar")} "$@"; echo "tar: ./a: Cannot open: Permission denied" >&2; exit 2\n'
-    )
-    tar.chmod(0o755)
-    for program in ("dd", "find"):
-        (lab.path / "tools" / program).unlink(missing_ok=True)
-        (lab.path / "tools" / program).symlink_to(shutil.which(program) or "")
+    tools = lab.path / "tools"
+    tools.mkdir(exist_ok=True)
+    for program in ("cat", "dd", "find", "tar"):
+        (tools / program).unlink(missing_ok=True)
+        (tools / program).symlink_to(shutil.which(program) or "")
+    (tools / name).unlink()
+    said = f"{name}: ./b: Cannot open: Permission denied"
+    (tools / name).write_text(f'#!/bin/sh\n{shutil.which(name)} "$@"; echo "{said}" >&2; exit 2\n')
+    (tools / name).chmod(0o755)
     try:
         with opened("paramiko", "nobash") as transport, pytest.raises(TransportError, match="Permission denied"):
-            transport.fetch(str(tmp_path / "there"), ["a"], tmp_path / "back")
+            transport.fetch(str(tmp_path / "there"), ["a", "not there"], tmp_path / "back")
+        assert (tmp_path / "back" / "a").read_text() == "x"
     finally:
-        tar.unlink()
+        (tools / name).unlink()
