@@ -41,7 +41,7 @@ class Trouble:
         self._thread.join()
 
     def _run(self):
-        while not self._over.wait(self.draw.uniform(1, 4)):
+        while not self._over.wait(self.draw.uniform(3, 10)):
             kind = self.draw.choice([*self.kinds, self.kill])
             kind()
             self.made[kind.__name__] += 1
