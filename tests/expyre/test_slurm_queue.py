@@ -266,7 +266,7 @@ def _killed(subs: Sequence[Submission], delay: float, shell_too: bool) -> None:
 def test_jobs_of_a_killed_process_are_in_the_queue_once(
     make: Make, slurm_env: SlurmCluster, tmp_path: Path, shell_too: bool
 ) -> None:
-    for trial in range(8):
+    for trial in range(5):
         maker = _maker(tmp_path / str(trial))
         subs = [maker(f"a{i}", header=(LATER,)) for i in range(3)]
         subs.append(maker("alone", header=(LATER,), max_time=240))
