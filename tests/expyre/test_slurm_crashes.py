@@ -46,7 +46,7 @@ def test_two_scripts_on_one_record(slurm_over_ssh, tmp_path):
     slurm_over_ssh().close()
     script = Script(tmp_path, 8)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(script.run(WHO=str(i)))) for i in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(script.run())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
