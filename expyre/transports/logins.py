@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from expyre.transports.sshconfig import Target
+from expyre.transports.talk import NotStarted
 from expyre.transports.tries import Refused
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def log_in(transport: paramiko.Transport, host: Target) -> None:
     ------
     Refused
         It takes none of them; the message says which there were and what else can be done.
+    NotStarted
+        The connection broke before it has said so.
     """
     with contextlib.closing(_Keys(host)) as keys:
         for name, key in keys:
@@ -41,9 +44,11 @@ def _accepted(transport: paramiko.Transport, host: Target, key: paramiko.PKey, t
         more = transport.auth_publickey(host.user, key)
     except paramiko.BadAuthenticationType as error:
         raise Refused(_other_ways(host, f"it wants {' or '.join(error.allowed_types)} instead of a key")) from error
-    except paramiko.AuthenticationException:
-        if transport.is_active():
+    except paramiko.AuthenticationException as error:
+        if transport.is_active() and "timeout" not in str(error).lower():
             return False
+        if len(tried) == 1 or transport.is_active():  # no word of a refusal: the line may have broken
+            raise NotStarted(f"the connection to {host} was lost while logging in") from error
         raise Refused(f"{_beginning(host)}: it hung up after {', '.join(tried)}. {_WAY_OUT}") from None
     if more:
         raise Refused(_other_ways(host, f"after the key it wants {' or '.join(more)} too"))

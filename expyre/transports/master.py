@@ -28,7 +28,12 @@ _PERSIST = 3600
 _ALIVE = 15
 _GLANCE = 0.1
 _LONGEST_PATH = 90
-_REFUSALS = ("Permission denied", "Too many authentication failures", "No more authentication methods")
+_REFUSALS = (
+    "Permission denied (",
+    "Permission denied, ",
+    "Too many authentication failures",
+    "No more authentication methods",
+)
 _MISTAKES = ("Bad configuration option", "Bad owner or permissions", "terminating,", "Bad port")
 _SSH_FAILED = 255
 _HOPELESS = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from expyre.errors import TransportError
@@ -99,6 +101,17 @@ class ParamikoTransport(RemoteTransport):
                 self.close()
 
 
+@contextlib.contextmanager
+def _as_oserror() -> Iterator[None]:
+    """Turn the errors of paramiko's own into those of a pipe that is not read any more."""
+    import paramiko
+
+    try:
+        yield
+    except (EOFError, paramiko.SSHException) as error:
+        raise BrokenPipeError(str(error)) from error
+
+
 class _Channel:
     """A stream over a channel of a connection; see `expyre.transports.talk.Stream`."""
 
@@ -125,11 +138,13 @@ class _Channel:
 
     def write(self, data: bytes) -> None:
         """Write all of it."""
-        self._channel.sendall(data)
+        with _as_oserror():
+            self._channel.sendall(data)
 
     def end_input(self) -> None:
         """Tell that there is no more."""
-        self._channel.shutdown_write()
+        with _as_oserror():
+            self._channel.shutdown_write()
 
     def read(self, timeout: float | None) -> bytes:
         """Return some output."""

@@ -84,9 +84,9 @@ class Talk:
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._listen)]
 
     def __enter__(self) -> Talk:
-        for thread in self._threads:
-            thread.start()
         try:
+            for thread in self._threads:
+                thread.start()
             self._first = self._begin()
         except BaseException:
             self.close()
@@ -102,7 +102,8 @@ class Talk:
         """End the stream and what runs here for it."""
         self._stream.stop()
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            if thread.ident is not None:
+                thread.join(_PATIENCE)
         self._stream.release()
 
     def read(self, size: int = -1) -> bytes:

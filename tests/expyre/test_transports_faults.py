@@ -124,6 +124,23 @@ def test_a_connection_that_is_gone_between_calls_is_opened_again(lab: Sshd, kind
 
 
 @both
+def test_a_line_that_breaks_during_log_in_is_no_refusal(lab: Sshd, kind: str) -> None:
+    errors = []
+    with breaking(lab, kind) as (transport, line):
+        for cut in range(2000, 5500, 500):
+            line.breaks = [cut]
+            transport.close()
+            for _ in range(3):  # the line may break when a script has begun
+                try:
+                    transport.run("true")
+                except TransportError as error:
+                    errors.append(error)
+            assert transport.run("echo in").text == "in\n"
+            assert not line.breaks
+    assert all(error.transient for error in errors)
+
+
+@both
 def test_a_server_that_is_down_is_waited_for(
     lab: Sshd, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
