@@ -26,7 +26,7 @@ from expyre.schedulers.submitting import Submitter
 from expyre.schedulers.units import QUEUE_ID_FILE, Batch, Limits, Unit, make_batch
 from expyre.states import End
 
-__all__ = ["BatchScheduler", "Limits", "Unit"]
+__all__ = ["BatchScheduler", "Limits", "Unit", "head_and_body"]
 
 _IDS_PER_COMMAND = 500
 # Seconds after which a host that does not answer is given up.
@@ -328,6 +328,13 @@ class BatchScheduler(Scheduler):
         )
         arrays = [unit for unit in batch.units if unit.is_array]
         return replace(batch, scripts={u.token: self.array_script(u, batch.unit_directory(u)) for u in arrays})
+
+
+def head_and_body(script: str) -> tuple[list[str], list[str]]:
+    """Return the lines of a script in which the queue may look for directives, and those that follow them."""
+    lines = script.split("\n")
+    first = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return lines[:first], lines[first:]
 
 
 _REFUSED = "=== refused"

@@ -11,7 +11,7 @@ from expyre.errors import SchedulerError
 from expyre.schedulers import pbs_read
 from expyre.schedulers.asking import Reply, asking, replies
 from expyre.schedulers.base import Listing, Submission, as_list, quoted_directory, short_name
-from expyre.schedulers.batch import BatchScheduler
+from expyre.schedulers.batch import BatchScheduler, head_and_body
 from expyre.schedulers.pbs_ends import STATES, end_of
 from expyre.schedulers.pbs_read import Key, key_of
 from expyre.schedulers.units import Limits, Unit
@@ -103,18 +103,17 @@ class PBS(BatchScheduler):
         text = super().script(sub)
         if _PLAIN.fullmatch(sub.id) and _PLAIN_PLACE.fullmatch(sub.directory):
             return text
-        lines = [line for line in text.split("\n") if not _OUTPUTS.match(line)]
-        first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-        stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
-        lines.insert(first, f"exec >{stem}stdout 2>{stem}stderr")
+        head, body = head_and_body(text)
+        head = [line for line in head if not _OUTPUTS.match(line)]
         if not _PLAIN_PLACE.fullmatch(sub.directory):
-            lines.insert(first, "#PBS -j oe -o /dev/null")
-        return "\n".join(lines)
+            head.append("#PBS -j oe -o /dev/null")
+        stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
+        return "\n".join([*head, f"exec >{stem}stdout 2>{stem}stderr", *body])
 
     def array_script(self, unit: Unit, directory: str) -> str:
         """Return the script of an array; PBS leaves what it has to say itself in the unit's directory."""
-        lines = super().array_script(unit, directory).split("\n")
-        return "\n".join(line for line in lines if not _OF_MEMBERS.match(line))
+        head, body = head_and_body(super().array_script(unit, directory))
+        return "\n".join([*(line for line in head if not _OF_MEMBERS.match(line)), *body])
 
     def array_header(self, unit: Unit) -> list[str]:
         """Return no header lines: the dialects' options differ, see `submit_command`."""

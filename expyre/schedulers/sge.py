@@ -11,7 +11,7 @@ from expyre.errors import SchedulerError
 from expyre.schedulers import sge_read
 from expyre.schedulers.asking import Reply, asking, replies
 from expyre.schedulers.base import Listing, Submission, quoted_directory, short_name
-from expyre.schedulers.batch import BatchScheduler
+from expyre.schedulers.batch import BatchScheduler, head_and_body
 from expyre.schedulers.sge_ends import end_of, state_of
 from expyre.schedulers.sge_read import key_of
 from expyre.schedulers.units import Limits, Unit
@@ -24,6 +24,8 @@ _PLAIN: Final = re.compile(r"[\w.+=~-]+", re.ASCII)
 # Grid Engine puts in values for variables in names of directories, even in that of `-cwd`.
 _ODD_PLACE: Final = re.compile(r"[$\x00-\x1f]")
 _OUTPUTS: Final = re.compile(r"#\$\s+-(cwd|[oe]\s.*)\s*$")
+# `qsub` looks for directives in all of a script, even in the middle of a quoted text.
+_DIRECTIVE: Final = re.compile(r"^#\$", re.MULTILINE)
 _NAME: Final = re.compile(r"(#\$\s+-N\s*)(\S+)")
 _NAME_LENGTH: Final = 200
 _FEW: Final = 5
@@ -93,8 +95,11 @@ class SGE(BatchScheduler):
         return [_NAME.sub(lambda found: found[1] + _legal(found[2]), line) for line in super().header(sub)]
 
     def needs_array(self, sub: Submission) -> bool:
-        """Tell whether Grid Engine would change the names of the output files if they stood in the header."""
-        return not _PLAIN.fullmatch(sub.id)
+        """Tell whether Grid Engine would change names of output files, or take other lines for its directives.
+
+        It does not read the scripts of members of arrays.
+        """
+        return not _PLAIN.fullmatch(sub.id) or any(map(_DIRECTIVE.search, (sub.directory, *sub.commands)))
 
     def can_array(self, sub: Submission) -> bool:
         """Tell whether the header leaves the array and its output files to this class."""
@@ -108,16 +113,17 @@ class SGE(BatchScheduler):
         text = super().script(sub)
         if not _ODD_PLACE.search(sub.directory):
             return text
-        lines = [line for line in text.split("\n") if not _OUTPUTS.match(line)]
-        first = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+        head, body = head_and_body(text)
+        head = [line for line in head if not _OUTPUTS.match(line)]
         stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
-        lines[first:first] = ["#$ -j y -o /dev/null", f"exec >{stem}stdout 2>{stem}stderr"]
-        return "\n".join(lines)
+        return "\n".join([*head, "#$ -j y -o /dev/null", f"exec >{stem}stdout 2>{stem}stderr", *body])
 
     def array_script(self, unit: Unit, directory: str) -> str:
         """Return the script of an array; where to run it is told by the command."""
-        lines = super().array_script(unit, directory).split("\n")
-        return "\n".join(line for line in lines if not _OUTPUTS.match(line))
+        head, body = head_and_body(super().array_script(unit, directory))
+        # inside of quotes, where alone a line of the body can begin so, two more quotes mean nothing
+        body = [_DIRECTIVE.sub("''#$", line) for line in body]
+        return "\n".join([*(line for line in head if not _OUTPUTS.match(line)), *body])
 
     def array_header(self, unit: Unit) -> list[str]:
         """Return no header lines: all options are in the command, where they outrank those of the members."""

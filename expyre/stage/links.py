@@ -33,17 +33,24 @@ def link(shared: str, target: Path, content: bytes) -> None:
         try:
             os.link(shared, target)
         except OSError:
-            target.write_bytes(content)
+            _write_private(target, content)
 
 
 def write(path: str, content: bytes) -> None:
     """Write a file so that whoever looks at it sees all of it; where there is one already, its links keep theirs."""
     temporary = f"{path}.{secrets.token_hex(4)}"
     try:
-        Path(temporary).write_bytes(content)
+        _write_private(temporary, content)
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _write_private(path: str | Path, content: bytes) -> None:
+    """Write a new file that nobody else can write to, whatever the umask is: jobs run, or unpickle, what is in it."""
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(number, "wb") as file:
+        file.write(content)
 
 
 def is_whole(path: str, size: int) -> bool:

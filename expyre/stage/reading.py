@@ -155,7 +155,7 @@ def _mtime(path: Path) -> float | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        return path.read_bytes().decode("utf-8", "replace")  # carriage returns as they were written
     except OSError:
         return ""
 

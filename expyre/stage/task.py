@@ -154,10 +154,32 @@ def _fill(
     }
     for name, items in lists.items():
         if items:
-            (directory / name).write_text(json.dumps(list(items), indent=1, ensure_ascii=False) + "\n", "utf-8")
+            (directory / name).write_bytes(_as_json(items))
     if request.output_files:
-        text = "".join(f"{item}\n" for item in request.output_files)
-        (directory / names.OUTPUT_FILES).write_text(text, "utf-8")
+        (directory / names.OUTPUT_FILES).write_bytes(_as_lines(request.output_files))
+
+
+def _as_json(items: Sequence[str]) -> bytes:
+    """Return a list for people to read; escaped throughout if a text of it comes from bytes that are no UTF-8."""
+    try:
+        return (json.dumps(list(items), indent=1, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(list(items), indent=1) + "\n").encode()
+
+
+def _as_lines(items: Sequence[str]) -> bytes:
+    """Return one item per line; as JSON if there are items that lines cannot hold, or that would be taken for JSON."""
+    text = "".join(f"{item}\n" for item in items)
+    plain = text.splitlines() == list(items) and not text.startswith("[")
+    return text.encode() if plain and _is_utf8(text) else _as_json(items)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_task(
@@ -169,7 +191,7 @@ def write_task(
 
 def write_payload(directory: Path, payload: bytes, key: bytes) -> None:
     """Write a pickled call, signed, and the key."""
-    for name, data, mode in ((names.TASK, runner.sign(payload, key), 0o644), (names.KEY, key.hex().encode(), 0o600)):
+    for name, data, mode in ((names.TASK, runner.sign(payload, key), 0o600), (names.KEY, key.hex().encode(), 0o600)):
         path = os.fspath(directory / name)
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 from expyre import stage
 from expyre.errors import SchedulerError, StageError
 from expyre.schedulers.units import QUEUE_ID_FILE
-from expyre.transports import Transport
+from expyre.transports import Transport, quoted_directory
 
 __all__ = ["RunDir"]
 
-# What stays on this side: the trusted key and the inputs are never brought back over the local ones. The rest is of no
-# use here, and every file costs time for every job.
-_NEVER_FETCHED = (stage.KEY_FILE, stage.TASK_FILE, stage.names.RUNNER, QUEUE_ID_FILE)
+# What stays on this side: the trusted key, and what says which commands run and which files are copied, are never
+# brought back over the local ones. The rest is of no use here, and every file costs time for every job.
+_TRUSTED = (stage.KEY_FILE, stage.names.PRE_RUN, stage.names.POST_RUN, stage.names.ENV_VARS, stage.names.OUTPUT_FILES)
+_NEVER_FETCHED = (*_TRUSTED, stage.TASK_FILE, stage.names.RUNNER, QUEUE_ID_FILE)
 _MARKERS = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE, stage.names.TERMINATED)
 
 
@@ -70,7 +72,7 @@ class RunDir:
         """Return the script whose output `read_markers` reads."""
         tests = " ".join(f'[ -e "$d"/{name} ] && s=${{s}}1 || s=${{s}}0;' for name in _MARKERS)
         # written a hundred at a time: writing ten thousand lines one by one takes longer than to look
-        loop = f"all=; for d in %s; do s=; {tests} all=\"$all $s\"; done; echo $all"
+        loop = f'all=; for d in %s; do s=; {tests} all="$all $s"; done; echo $all'
         loops = [loop % _words(names[i : i + 100]) for i in range(0, len(names), 100)]
         return "\n".join([f"{self._cd} 1", *loops])
 
@@ -80,15 +82,29 @@ class RunDir:
         return [stage.Markers(*(flag == "1" for flag in line)) for line in text.split()]
 
     def glob(self, globs: Iterable[str]) -> list[str]:
-        """Return the names that match any of the patterns."""
-        script = f"""{self._cd} 0\nfor d in {" ".join(globs)}; do [ -e "$d" ] && printf '%s\\0' "$d"; done; true"""
-        return [name for name in self._shell(script, "cannot be listed").split("\0") if name]
+        """Return the names that match any of the patterns, in which only ``*``, ``?`` and brackets mean anything.
+
+        Raises
+        ------
+        StageError
+            The host has answered with what is no name in this directory.
+        """
+        patterns = " ".join(map(_pattern, globs))
+        script = f"""{self._cd} 0\nfor d in {patterns}; do [ -e "$d" ] && printf '%s\\0' "$d"; done; true"""
+        found = self._shell(script, "cannot be listed").split("\0")
+        names = [name.removeprefix("./").rstrip("/") for name in found if name]
+        if wrong := [name for name in names if name.startswith("/") or {"", ".", ".."} & set(name.split("/"))]:
+            raise StageError(f"refusing to take for what is in {self.path}: {', '.join(map(repr, wrong))}")
+        return names
 
     def clean(self, names: Sequence[str], filenames: Sequence[str]) -> None:
         """Overwrite files that jobs have with ``CLEANED``; remove those that they have in common."""
-        each = f'for f in {_words(filenames)}; do [ -e "$d/$f" ] && echo CLEANED > "$d/$f"; done'
+        # links are replaced: what they lead to is to stay as it is
+        write = 'rm -f "$d/$f" && echo CLEANED > "$d/$f"'
+        each = f'for f in {_words(filenames)}; do if [ -e "$d/$f" ] || [ -L "$d/$f" ]; then {write}; fi; done'
         each += f'; rm -f "$d"/{stage.names.SHARED}*'
-        self._shell(f"{self._cd} 0\nfor d in {_words(names)}; do {each}; done; true", "cannot be cleaned")
+        loop = f'for d in {_words(names)}; do [ -L "$d" ] || {{ {each}; }}; done; true'
+        self._shell(f"{self._cd} 0\n{loop}", "cannot be cleaned")
 
     def remove(self, names: Sequence[str]) -> None:
         """Remove jobs' directories.
@@ -102,7 +118,7 @@ class RunDir:
             return
         if any(not name.startswith(stage.names.PREFIX) or "/" in name for name in names):
             raise StageError(f"refusing to remove from {self.path} what is no job's directory: {', '.join(names)}")
-        each = 'chmod -R u+rwX "$d" 2>/dev/null; rm -rf "$d"'
+        each = '[ -L "$d" ] || chmod -R u+rwX "$d" 2>/dev/null; rm -rf "$d"'
         self._shell(f"{self._cd} 0\nfor d in {_words(names)}; do {each}; done", "cannot be cleared of jobs")
 
     def _shell(self, script: str, trouble: str) -> str:
@@ -118,9 +134,7 @@ def _words(names: Iterable[str]) -> str:
     return " ".join(shlex.quote(name) for name in names)
 
 
-def quoted_directory(directory: str) -> str:
-    """Return a directory quoted for a shell that stands in the home directory; ``~`` and ``$HOME`` in front work."""
-    for prefix in ("~/", "$HOME/", "${HOME}/"):
-        if directory.startswith(prefix):
-            return '"$HOME"/' + shlex.quote(directory[len(prefix) :])
-    return shlex.quote(directory)
+def _pattern(glob: str) -> str:
+    """Return a pattern of file names as a word of a shell script; everything else in it stands for itself."""
+    parts = re.split(r"([*?\[\]!^-]+)", f"./{glob}")
+    return "".join(part if i % 2 else shlex.quote(part) if part else "" for i, part in enumerate(parts))

@@ -332,7 +332,7 @@ class System:
         self.rundir.fetch(names, Path(local_dir))
         if delete and names:
             there = self.rundir.files(names)
-            for path in (path for name in names for path in (Path(local_dir) / name).rglob("*") if not path.is_dir()):
+            for path in (path for name in names for path in _files_below(Path(local_dir) / name)):
                 if str(path.relative_to(local_dir)) not in there:
                     path.unlink()
 
@@ -376,6 +376,13 @@ def _answer(job_id: str, answer: str | ExPyReError | None, partition: str, sub: 
     if answer is None:
         return SubmitFailed(f"the queue gave no answer for job {job_id}")
     return answer if isinstance(answer, ExPyReError) else Submitted(answer, partition, dict(sub.nodes))
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """Return what is in a directory and is none; nothing if that is a link to somewhere else."""
+    if directory.is_symlink():
+        return []
+    return [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
 
 
 def _in_plain_units(partitions: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -73,11 +74,12 @@ def _shell() -> str:
 @contextlib.contextmanager
 def _script_words(script: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
     """Yield the words after the name of the shell and the file numbers it needs."""
-    if len(script) < _LONGEST_WORD:
+    content = os.fsencode(script)
+    if len(content) < _LONGEST_WORD:
         yield ["-c", script], ()
         return
     with tempfile.TemporaryFile() as file:
-        file.write(script.encode("utf-8", "surrogateescape"))
+        file.write(content)
         file.seek(0)
         yield [f"/dev/fd/{file.fileno()}"], (file.fileno(),)
 
@@ -133,7 +135,7 @@ def _make_private(directory: Path) -> None:
 def _replace(source: Path, target: Path) -> None:
     """Copy one file so that whoever looks at the target sees all of it or the old one."""
     _make_private(target.parent)
-    temporary = target.with_name(f".tmp_{os.getpid()}_{target.name}"[:255])
+    temporary = target.with_name(f".tmp_{secrets.token_hex(8)}")
     try:
         shutil.copy2(source, temporary)
         os.replace(temporary, target)

@@ -76,7 +76,7 @@ def _script(rest: list[str]) -> str:
     if not rest:
         return sys.stdin.read()
     try:
-        with open(rest[0], errors="surrogateescape") as file:
+        with open(rest[0], errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError as exc:
         raise Refused(f"script file::{exc.strerror}", 1) from exc
@@ -84,7 +84,7 @@ def _script(rest: list[str]) -> str:
 
 def _directives(text: str, flags: str) -> list[tuple[str, str]]:
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("#PBS"):
             try:
                 found += getopt.gnu_getopt(shlex.split(line[4:], comments=True), flags)[0]
@@ -158,7 +158,7 @@ def _accept(state: State, job: Job) -> str:
         job["seq"] = data["next"]
         data["next"] += 1
         job["script"] = state.path(f"script.{job['seq']}")
-        with open(job["script"], "w", errors="surrogateescape") as file:
+        with open(job["script"], "w", errors="surrogateescape", newline="") as file:
             file.write(text)
         data["jobs"] += [_placed(job, None)] + [_placed(job, index) for index in range(1, job["array"] + 1)]
     return state.id_of(job)
