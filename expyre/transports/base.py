@@ -76,6 +76,7 @@ class Transport(Protocol):
         """Copy files and directories from the host, all in one stream.
 
         The files by which a job tells that it has ended are read first, so that what lies beside them is complete.
+        Large files that have the same size and time of modification here need not be copied.
 
         Parameters
         ----------

@@ -12,6 +12,7 @@ from pathlib import Path
 from expyre.errors import TransportError
 from expyre.transports.base import Completed
 from expyre.transports.pack import Pack
+from expyre.transports.present import present
 from expyre.transports.scripts import GZIP_MISSING, fetch_script, send_script
 from expyre.transports.shell import Marks
 from expyre.transports.talk import NotStarted, Stream, Talk
@@ -76,7 +77,8 @@ class RemoteTransport:
         def once() -> Completed:
             unpacker = Unpacker(local_dir, left, exclude, self.where)
             try:
-                with self._talk(fetch_script(remote_dir, left, exclude), list, None) as talk:
+                script = fetch_script(remote_dir, left, exclude, present(local_dir, left))
+                with self._talk(script, list, None) as talk:
                     unpacker.take(talk)
                     return talk.completed()
             finally:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from expyre.transports.base import MARKER_PREFIX
 from expyre.transports.pack import Copies
+from expyre.transports.present import Present
 from expyre.transports.shell import quoted_directory
 
 __all__ = ["GZIP_MISSING", "fetch_script", "send_script"]
@@ -28,8 +29,10 @@ cd {directory} || exit 3
 pack=cat; command -v gzip >/dev/null 2>&1 && pack='gzip -1'
 look() {{
 find "$@" {kinds} -name '{markers}' {excluded} -print0
-find "$@" {kinds} ! -name '{markers}' {excluded} -print0
+rest "$@"
 }}
+rest() {{ find "$@" {kinds} ! -name '{markers}' {excluded} -print0; }}
+{present}
 export LC_ALL=C
 exec 4>&1
 status=$({{ {{
@@ -37,6 +40,11 @@ status=$({{ {{
 }} | {{ tar -c -f - --null --no-recursion -T -; echo $? >&3; }} | $pack >&4; }} 3>&1)
 exit "${{status:-3}}"
 """
+# Not every find can compare times.
+_PRESENT = """\
+if find . -prune -newermt @0 >/dev/null 2>&1; then
+rest() {{ find "$@" {kinds} ! -name '{markers}' {excluded} {present} -print0; }}
+fi"""
 
 
 def send_script(remote_dir: str, copies: Sequence[Copies], compressed: bool) -> str:
@@ -71,7 +79,9 @@ def _copy_lines(copies: Sequence[Copies]) -> Iterator[str]:
             yield f'chmod {copy.mode:o} "$@" && touch -r {source} "$@" || exit 5'
 
 
-def fetch_script(remote_dir: str, names: Sequence[str], exclude: Iterable[str]) -> str:
+def fetch_script(
+    remote_dir: str, names: Sequence[str], exclude: Iterable[str], present: Iterable[Present] = ()
+) -> str:
     """Return the script that writes a stream of those of the named files and directories that are there.
 
     Parameters
@@ -82,14 +92,31 @@ def fetch_script(remote_dir: str, names: Sequence[str], exclude: Iterable[str]) 
         Their names.
     exclude
         Names of files to leave out at any depth.
+    present
+        Files to leave out as long as they are like this.
     """
+    excluded = " ".join(f"! -name {shlex.quote(_literal(name))}" for name in exclude)
+    markers = f"{MARKER_PREFIX}*"
+    same = " ".join(map(_unlike, present))
     return _FETCH.format(
         directory=quoted_directory(remote_dir),
         kinds=_KINDS,
-        markers=f"{MARKER_PREFIX}*",
-        excluded=" ".join(f"! -name {shlex.quote(_literal(name))}" for name in exclude),
+        markers=markers,
+        excluded=excluded,
+        present=_PRESENT.format(kinds=_KINDS, markers=markers, excluded=excluded, present=same) if same else "",
         looks="\n".join(f"look {_words(batch)}" for batch in _batches(names)),
     )
+
+
+def _unlike(file: Present) -> str:
+    """Return what find has to test; times are whole seconds where files were sent to."""
+    path = _literal(file.path)
+    if file.name is None:
+        where = f"-path {shlex.quote('./*/' + path)} ! -path {shlex.quote('./*/*/' + path)}"
+    else:
+        where = f"-path {shlex.quote(f'./{_literal(file.name)}/{path}')}"
+    when = f"! -newermt @{file.mtime} -newermt @{file.mtime - 1}"
+    return rf"! \( {where} -size {file.size}c {when} \)"
 
 
 def _literal(name: str) -> str:
