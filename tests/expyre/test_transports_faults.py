@@ -127,7 +127,7 @@ def test_a_connection_that_is_gone_between_calls_is_opened_again(lab: Sshd, kind
 def test_a_line_that_breaks_during_log_in_is_no_refusal(lab: Sshd, kind: str) -> None:
     errors = []
     with breaking(lab, kind) as (transport, line):
-        for cut in range(2000, 5500, 500):
+        for cut in range(2200, 5000, 900):
             line.breaks = [cut]
             transport.close()
             for _ in range(3):  # the line may break when a script has begun
