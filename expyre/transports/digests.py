@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from expyre.stage.copying import origin
+
 __all__ = ["digest"]
 
 _KNOWN: dict[tuple[int, int, int, int], bytes] = {}
@@ -22,7 +24,7 @@ def digest(path: Path, status: os.stat_result) -> bytes:
     status
         Its status.
     """
-    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    identity = origin(status)  # copies of one file for many jobs are read once
     if identity not in _KNOWN:
         if len(_KNOWN) >= _MANY:
             _KNOWN.clear()
