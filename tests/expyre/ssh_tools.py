@@ -107,7 +107,11 @@ class Line:
             while True:
                 client, _ = self._listener.accept()
                 self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # nobody is there: hang up
+                    client.close()
+                    continue
                 self._pairs.append(_Pair(self, client, server, self.breaks.pop(0) if self.breaks else None))
 
 
