@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,9 +97,10 @@ def read_list(directory: str | Path, name: str) -> list[str]:
     StageError
         The file cannot be read.
     """
-    path = Path(directory) / name
+    path = os.path.join(directory, name)
     try:
-        text = path.read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,8 +239,9 @@ class System:
             return
         for launch in launches:
             script = self.scheduler.script(prepared[launch.id][1])
-            path = launch.stage_dir / self.scheduler.script_name
-            path.write_text(script, "utf-8", "surrogateescape")
+            path = os.path.join(launch.stage_dir, self.scheduler.script_name)
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(script)
 
     def _send(self, launches: Sequence[Launch]) -> None:
         if self.remote_rundir is not None and launches:
