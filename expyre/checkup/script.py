@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from expyre.schedulers.base import pre_submit_script, quoted_directory
+from expyre.schedulers.text import pre_submit_script
+from expyre.transports import quoted_directory
 
 __all__ = ["PACKAGES", "TOOLS", "Question", "part", "script"]
 

@@ -13,18 +13,12 @@ from secrets import token_hex
 from typing import Any, ClassVar
 
 from expyre.errors import ExPyReError, SchedulerError
-from expyre.schedulers.base import (
-    Listing,
-    Scheduler,
-    Submission,
-    as_list,
-    format_header,
-    header_extra_from_environment,
-    quoted_directory,
-)
+from expyre.schedulers.base import Listing, Scheduler, Submission, as_list
 from expyre.schedulers.submitting import Submitter
+from expyre.schedulers.text import format_header, header_extra_from_environment
 from expyre.schedulers.units import QUEUE_ID_FILE, Batch, Limits, Unit, make_batch
 from expyre.states import End
+from expyre.transports import quoted_directory
 
 __all__ = ["BatchScheduler", "Limits", "Unit", "head_and_body"]
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from expyre.errors import ExPyReError, RequestError, SchedulerError, SubmitFailed
 from expyre.node.localqueue import api, remote
 from expyre.node.localqueue.spool import Spool
-from expyre.schedulers.base import Listing, Scheduler, Submission, as_list, pre_submit_script
+from expyre.schedulers.base import Listing, Scheduler, Submission, as_list
+from expyre.schedulers.text import pre_submit_script
 from expyre.states import DONE, END_TIMED_OUT, QUEUE_FAILED, TIMEOUT, End
 
 _STATE_OF_REASON = {"": DONE, "Cancelled": DONE, END_TIMED_OUT: TIMEOUT}

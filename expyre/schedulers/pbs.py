@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Final, TypeVar
 from expyre.errors import SchedulerError
 from expyre.schedulers import pbs_read
 from expyre.schedulers.asking import Reply, asking, replies
-from expyre.schedulers.base import Listing, Submission, as_list, quoted_directory, short_name
+from expyre.schedulers.base import Listing, Submission, as_list
 from expyre.schedulers.batch import BatchScheduler, head_and_body
 from expyre.schedulers.pbs_ends import STATES, end_of
 from expyre.schedulers.pbs_read import Key, key_of
+from expyre.schedulers.text import short_name
 from expyre.schedulers.units import Limits, Unit
 from expyre.states import HELD, OTHER, QUEUED, End
+from expyre.transports import quoted_directory
 
 __all__ = ["PBS"]
 

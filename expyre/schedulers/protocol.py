@@ -16,8 +16,8 @@ from secrets import token_hex
 from typing import Final
 
 from expyre.errors import SchedulerError
-from expyre.schedulers.base import quoted_directory
 from expyre.schedulers.units import QUEUE_ID_FILE, ROOT, Batch, Unit, token_word
+from expyre.transports import quoted_directory
 
 __all__ = ["Found", "Outcome", "Submitted", "find_script", "new_mark", "read_find", "read_submit", "submit_script"]
 

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Final
 from expyre.errors import SchedulerError
 from expyre.schedulers import sge_read
 from expyre.schedulers.asking import Reply, asking, replies
-from expyre.schedulers.base import Listing, Submission, quoted_directory, short_name
+from expyre.schedulers.base import Listing, Submission
 from expyre.schedulers.batch import BatchScheduler, head_and_body
 from expyre.schedulers.sge_ends import end_of, state_of
 from expyre.schedulers.sge_read import key_of
+from expyre.schedulers.text import short_name
 from expyre.schedulers.units import Limits, Unit
 from expyre.states import END_DIED, HELD, QUEUED, End
+from expyre.transports import quoted_directory
 
 __all__ = ["SGE"]
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from expyre.errors import ExPyReError, QueueFull, RequestError, SchedulerError, SubmitFailed
 from expyre.schedulers import protocol
-from expyre.schedulers.base import Submission, pre_submit_script
+from expyre.schedulers.base import Submission
 from expyre.schedulers.protocol import Outcome
+from expyre.schedulers.text import pre_submit_script
 from expyre.schedulers.units import Batch, Unit, place_of, token_word
 
 if TYPE_CHECKING:

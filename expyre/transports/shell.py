@@ -127,8 +127,10 @@ class Between:
 
 
 def quoted_directory(directory: str) -> str:
-    """Return a directory quoted for a shell that stands in the home directory; ``~`` and ``$HOME`` in front work."""
+    """Return a directory as a word of a shell script, wherever that starts; relative ones are below the home."""
     for prefix in ("~", "$HOME", "${HOME}"):
         if directory == prefix or directory.startswith(f"{prefix}/"):
             return '"$HOME"' + shlex.quote(directory[len(prefix) :]).removeprefix("''")
-    return shlex.quote(f"./{directory}" if directory.startswith("-") else directory or ".")
+    if directory.startswith("/"):
+        return shlex.quote(directory)
+    return '"$HOME"/' + shlex.quote(directory) if directory else '"$HOME"'

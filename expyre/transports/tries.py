@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from expyre.errors import RequestError, TransportError
+from expyre.errors import TransportError
+from expyre.patience import tries_and_pause
 from expyre.transports.talk import Busy, Stale
 
 __all__ = ["Gate", "Refused", "retried"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_DEFAULT = "3 5"
 
 
 def retried(action: Callable[[], T], worth: type[TransportError] = TransportError) -> T:
@@ -28,7 +27,7 @@ def retried(action: Callable[[], T], worth: type[TransportError] = TransportErro
     worth
         The errors after which another try is right, unless they are not transient.
     """
-    tries, wait = _from_environment()
+    tries, wait = tries_and_pause()
     fresh = True
     while True:
         try:
@@ -41,16 +40,6 @@ def retried(action: Callable[[], T], worth: type[TransportError] = TransportErro
                 raise
             _log.info("trying again: %s", error)
             time.sleep(0.0 if free else wait)
-
-
-def _from_environment() -> tuple[int, float]:
-    text = os.environ.get("EXPYRE_RETRY", "").strip() or _DEFAULT
-    try:
-        tries, wait = text.split()
-        return max(1, int(tries)), max(0.0, float(wait))
-    except ValueError:
-        message = f"EXPYRE_RETRY={text!r} is not a number of tries and the seconds between them, such as 3 5"
-        raise RequestError(message) from None
 
 
 class Refused(TransportError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from expyre.errors import RequestError
 from expyre.node.localqueue.budget import Demand, Free, choose
 from expyre.schedulers import Local, Scheduler, Submission, schedulers
-from expyre.schedulers.base import format_header, pre_submit_script, short_name
+from expyre.schedulers.text import format_header, pre_submit_script, short_name
 
 NODES = {"num_nodes": 2, "num_cores": 8, "num_cores_per_node": 4}
 
