@@ -13,7 +13,7 @@ TEST_PACKAGES = rsync ssh=openssh-client sshd=openssh-server /usr/lib/openssh/sf
 	munged=munge slurmctld slurmd sbatch=slurm-client \
 	/usr/lib/*/slurm-wlm/select_cons_tres.so=slurm-wlm-basic-plugins \
 	slurmdbd mariadbd=mariadb-server /usr/lib/*/slurm-wlm/accounting_storage_mysql.so=slurm-wlm-mysql-plugin \
-	sge_qmaster=gridengine-master sge_execd=gridengine-exec qconf=gridengine-client
+	sge_qmaster=gridengine-master sge_execd=gridengine-exec qconf=gridengine-client tcsh fish zsh
 
 .PHONY: help demo test test-remote test-mpi lint docs bench clean
 
