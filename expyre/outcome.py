@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ _TAIL = 4000
 _NEXT = {
     "TimedOut": "give it more max_time, or smaller chunks of work",
     "OutOfMemory": "ask for more memory (max_mem_tot, max_mem_per_core) or fewer processes",
-    "NodeFailed": "submit it again: xpr retry -i '{id}'",
-    "Preempted": "submit it again: xpr retry -i '{id}'",
-    "Cancelled": "submit it again if that was a mistake: xpr retry -i '{id}'",
-    "Lost": "look at the queue and at the job's directory; submit it again: xpr retry -i '{id}'",
-    "ExPyReJobDiedError": "read the output below and the job's directory; then fix, and xpr retry -i '{id}'",
+    "NodeFailed": "submit it again: xpr retry {id}",
+    "Preempted": "submit it again: xpr retry {id}",
+    "Cancelled": "submit it again if that was a mistake: xpr retry {id}",
+    "Lost": "look at the queue and at the job's directory; submit it again: xpr retry {id}",
+    "ExPyReJobDiedError": "read the output below and the job's directory; then fix, and xpr retry {id}",
 }
 
 
@@ -78,7 +79,7 @@ def _read_value(outcome: Outcome, row: JobRow, directory: Path) -> None:
         outcome.error = error
     except FileNotFoundError:
         what = f"job {row.id} succeeded but its result file is gone from {directory}"
-        outcome.error = StageError(f"{what}; forget it with: xpr rm -c -i '{row.id}'")
+        outcome.error = StageError(f"{what}; forget it with: xpr rm -c {_word(row.id)}")
 
 
 def _read_error(row: JobRow, directory: Path, streams: stage.Streams) -> BaseException:
@@ -95,7 +96,7 @@ def _death(row: JobRow, directory: Path, streams: stage.Streams) -> ExPyReJobDie
     lines = [
         f"job {row.id} on {row.system} (remote id {row.remote_id}, remote status {row.remote_status}): {_what(row)}",
         f"  directory: {directory}",
-        f"  next: {_NEXT.get(reason, _NEXT[END_DIED]).format(id=row.id)}",
+        f"  next: {_NEXT.get(reason, _NEXT[END_DIED]).format(id=_word(row.id))}",
     ]
     texts = {
         "error": stage.error_text(directory),
@@ -107,6 +108,11 @@ def _death(row: JobRow, directory: Path, streams: stage.Streams) -> ExPyReJobDie
     lines.extend(f"  {name}:\n{_tail(text)}" for name, text in texts.items() if text.strip())
     error: ExPyReJobDiedError = kind("\n".join(lines))
     return error
+
+
+def _word(id: str) -> str:
+    """Return an id as words of a command that can be pasted into a shell."""
+    return f"{'-- ' * id.startswith('-')}{shlex.quote(id)}"
 
 
 def _what(row: JobRow) -> str:

@@ -164,6 +164,8 @@ def _escaped(word: str | os.PathLike[str]) -> str:
 def _argv(host: str | None, command: str, shell: str, remsh_cmd: str | Sequence[str] | None) -> list[str]:
     if host is None:
         return [*shell.split(), command]
+    if host.startswith("-"):
+        raise RequestError(f"{host!r} is not the name of a host")
     remsh = default_remsh_cmd(remsh_cmd)
     words = remsh.split() if isinstance(remsh, str) else list(remsh)
     if os.path.basename(words[0]) == "ssh" and "-F" not in words:

@@ -17,6 +17,7 @@ from expyre.cli.complete import complete_id
 from expyre.cli.output import Screen, echo_json, json_option, warn
 from expyre.cli.resolve import one
 from expyre.cli.session import Session, pass_session
+from expyre.cli.text import clean
 from expyre.errors import ExPyReError
 from expyre.states import GROUPS
 
@@ -59,7 +60,7 @@ def logs(
     if follow:
         _follow(session, system, row, tails, shown, headed=only is None)
     elif not any(path.exists() for path in found.values()):
-        warn(f"{row.id} ({row.status}) has left no output in {job_directory(system, row)}")
+        warn(f"{clean(row.id)} ({row.status}) has left no output in {clean(str(job_directory(system, row)))}")
 
 
 def system_of(session: Session, row: JobRow) -> System | None:
@@ -146,7 +147,7 @@ class Tail:
 
 
 def _heading(name: str, path: Path) -> str:
-    return Screen.current().bold(f"==> {name}: {path} <==")
+    return Screen.current().bold(f"==> {name}: {clean(str(path))} <==")
 
 
 def _print_all(tails: dict[str, Tail], lines: int | None, *, headed: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -90,7 +91,9 @@ def why(session: Session, job: str, as_json: bool) -> None:
 
 def _short(row: JobRow) -> str:
     """Return the end of an id, by which other commands find the job, or the id if it is not of the usual make."""
-    return row.id[-8:] if row.name and len(row.id) == len(row.name) + 54 and row.id[-8:].isalnum() else row.id
+    if row.name and len(row.id) == len(row.name) + 54 and row.id[-8:].isalnum():
+        return row.id[-8:]
+    return shlex.quote(row.id)
 
 
 def _print(row: JobRow, answer: Answer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from expyre.config.merge import DELETE, merge
 from expyre.errors import ConfigError
 
 __all__ = ["CONFIG_FILE", "DIRECTORY_NAMES", "Settings", "find_directories", "home", "read_settings"]
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 DIRECTORY_NAMES = (".expyre", "_expyre")
@@ -96,10 +99,26 @@ def _search() -> tuple[Path, ...]:
     last = home().resolve()
     here = Path.cwd()
     for directory in (here, *here.parents):
-        found += _one_of(directory)
+        found += (path for path in _one_of(directory) if _may_be_trusted(path))
         if directory.resolve() == last:
             break
     return tuple(reversed(found))
+
+
+def _may_be_trusted(path: Path) -> bool:
+    """Return True, unless somebody else has put a directory where everybody can: its settings are run as commands.
+
+    Raises
+    ------
+    ConfigError
+        That is so.
+    """
+    if path.parent.stat().st_mode & 0o002 and path.stat().st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{path} belongs to somebody else, in a directory where everybody can put files: its settings are not "
+            f"used; work in another directory, or set EXPYRE_ROOT={path} if you trust its owner"
+        )
+    return True
 
 
 def _one_of(directory: Path) -> tuple[Path, ...]:
@@ -113,6 +132,10 @@ def _read(file: Path) -> dict[str, Any] | None:
     """Return the settings of one file, None if there is no such file."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
+        if (file.stat().st_mode | file.parent.stat().st_mode) & 0o002:
+            log.warning(
+                "everybody can change %s, which says what commands you run: chmod o-w it and its directory", file
+            )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except json.JSONDecodeError as error:

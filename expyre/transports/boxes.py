@@ -84,7 +84,7 @@ class Boxes:
         for directory in {*box.directories, *parents}:
             _make(target, directory)
         for parts, aim in box.links.items():
-            self._place_link(target.joinpath(*parts), aim)
+            self._place_link(target, parts, aim)
         for parts in sorted(box.files, key=_is_marker):
             file, place = box.files[parts], os.path.join(target, *parts)
             os.replace(file.path, place)
@@ -115,7 +115,13 @@ class Boxes:
         else:
             _log.warning("left out the symbolic link %s to %s: it leads outside", member.name, member.linkname)
 
-    def _place_link(self, place: Path, aim: str) -> None:
+    def _place_link(self, target: Path, parts: Parts, aim: str) -> None:
+        place = target.joinpath(*parts)
+        # where earlier links lead to, there may be fewer steps up than the name has
+        real = Path(os.path.realpath(place.parent)).relative_to(os.path.realpath(target)).parts
+        if not _stays_inside((*real, place.name), aim):
+            _log.warning("left out the symbolic link %s to %s: it leads outside", place, aim)
+            return
         temporary = self._number()
         os.symlink(aim, temporary)
         os.replace(temporary, place)

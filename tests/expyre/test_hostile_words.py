@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from clusters.pbs_standin import StandIn
 from clusters.sge import GridEngine, sge, sge_env  # noqa: F401
 from clusters.slurm_ssh import commands, make_project
@@ -27,7 +28,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_tools import fresh_queue
 
-from expyre import config
+from expyre import ExPyRe, config
+from expyre.cli.main import cli
 
 ONE_CORE = {"max_time": "5m", "num_cores": 1}
 NODE = {"num_cores": 4, "max_time": "1h", "max_mem": "4GB"}
@@ -158,4 +160,31 @@ def test_words_go_to_the_queue_of_this_machine_and_back(
         }
         with project(home / f"at {place}", system):
             words = words_of(drawn)
-            check(words, launch(words, "there", ONE_CORE, "".join(FRAGMENTS)))
+            jobs = launch(words, "there", ONE_CORE, "".join(FRAGMENTS))
+            check(words, jobs)
+            _are_looked_at_and_removed(jobs)
+
+
+def xpr(*words: str) -> str:
+    """Run a command that is to work; return what it prints."""
+    done = CliRunner().invoke(cli, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def _are_looked_at_and_removed(jobs: list[ExPyRe]) -> None:
+    ids = [job.id for job in jobs]
+    for id in ids:
+        shown = xpr("ls", "--", id) + xpr("show", "--", id) + xpr("why", "--", id)
+        assert all(line.isprintable() for line in shown.split("\n"))
+        assert json.loads(xpr("show", "--json", "--", id))["id"] == id
+        assert json.loads(xpr("logs", "--json", "--", id)).keys() == {"stdout", "stderr", "job stdout", "job stderr"}
+        for command in ("cancel", "hold", "release"):
+            xpr(command, "-y", "--", id)
+    jobs[0].clean()
+    assert (jobs[0].stage_dir / "_expyre_job_succeeded").read_text() == "CLEANED\n"
+    jobs[1].clean(wipe=True)
+    assert not jobs[1].stage_dir.exists()
+    xpr("rm", "-c", "-y", "--", *ids)
+    root = jobs[0].stage_dir.parent
+    assert not [path for path in root.iterdir() if path.name.startswith("run_")]

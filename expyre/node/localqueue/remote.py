@@ -21,10 +21,12 @@ if not os.path.isdir(place):
         print("EXPYRE-SEND-FILES")
         sys.exit(0)
     temporary = place + "." + str(os.getpid())
+    umask = os.umask(0o077)  # nobody else may write to what runs here; jobs get the umask of the login
     for name, text in request["files"].items():
-        os.makedirs(os.path.dirname(os.path.join(temporary, name)), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(os.path.join(temporary, name)), exist_ok=True)
         with io.open(os.path.join(temporary, name), "w", encoding="utf-8") as file:
             file.write(text)
+    os.umask(umask)
     try:
         os.rename(temporary, place)
     except OSError:
