@@ -221,9 +221,10 @@ def guessed_commands(python: Interpreter, facts: Facts, version: tuple[int, ...]
     version
         Version of Python on this side, which is preferred.
     """
-    if python.version >= _OLDEST and "cloudpickle" in python.packages:
+    if python.version >= _OLDEST:
         return []
-    others = [o for o in facts.others if o.version >= _OLDEST and (o.cloudpickle or python.version < _OLDEST)]
+    others = [o for o in facts.others if o.version >= _OLDEST]
+    # one with cloudpickle is likely to have been made ready for work
     others.sort(key=lambda o: (not o.cloudpickle, o.version[:2] != version[:2], [-n for n in o.version]))
     guesses = [(f"export PATH={o.path.rsplit('/', 1)[0]}:$PATH",) for o in others]
     modules = sorted(facts.modules, key=lambda name: (f"{version[0]}.{version[1]}" not in name, name))

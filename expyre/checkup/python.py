@@ -66,15 +66,13 @@ def packages(case: Case) -> Iterator[Finding]:
     if not case.facts.python.executable:
         return
     there, here = case.facts.python.packages, case.here.packages
-    if "cloudpickle" not in there:
-        evidence = "not there: functions of the script itself cannot be read by jobs"
-        yield Finding(FAILURE, "cloudpickle", evidence, _install(case, "cloudpickle"))
+    yield Finding(OK, "cloudpickle", f"{here.get('cloudpickle', '')}, travels with the jobs that need it")
     missing = [name for name in ("numpy", "ase", "wfl") if name not in there and name in here]
     if missing:
         evidence = f"{', '.join(missing)}: not there: calls of wfl cannot run as jobs, calls of other functions can"
         yield Finding(WARNING, "packages", evidence, f"if you use wfl: {_install(case, *missing)}")
     for name in PACKAGES[:-1]:
-        if name in there:
+        if name in there and name != "cloudpickle":
             yield _compared(case, name, there[name], here.get(name, ""))
 
 
@@ -90,17 +88,16 @@ def _install(case: Case, *packages: str) -> str:
 
 
 def _compared(case: Case, name: str, there: str, here: str) -> Finding:
-    exact = name == "cloudpickle"
-    if "?" in (there, here) or not here or _series(there, exact) == _series(here, exact):
+    if "?" in (there, here) or not here or _series(there) == _series(here):
         return Finding(OK, name, "there" if there == "?" else there)
-    what = "; objects pickled by one may not be read by the other" if exact or name == "numpy" else ""
+    what = "; objects pickled by one may not be read by the other" if name == "numpy" else ""
     return Finding(WARNING, name, f"{there}, here {here}{what}", _install(case, f"{name}=={here}"))
 
 
-def _series(version: str, minor: bool) -> tuple[str, ...]:
-    """Return the part of a version that must agree: major and minor of cloudpickle, major of others, 0.x as a whole."""
+def _series(version: str) -> tuple[str, ...]:
+    """Return the part of a version that must agree: the major one, 0.x as a whole."""
     words = version.split(".")
-    return tuple(words[: 2 if minor or words[0] == "0" else 1])
+    return tuple(words[: 2 if words[0] == "0" else 1])
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -95,14 +95,10 @@ def _examined(wish: Wish) -> tuple[Facts, Proposal]:
     guesses = [] if wish.commands else guessed_commands(facts.python, facts, sys.version_info[:3])
     for commands in guesses[:_MOST_GUESSES] if wish.host is not None or facts.queues else []:
         python = collect(transport, replace(question, queues=(), quota=False, commands=commands)).python
-        if _rank(python.version, python.packages) > _rank(facts.python.version, facts.python.packages):
+        if python.version >= (3, 9):
             facts, wish = replace(facts, python=python), replace(wish, commands=commands)
             break
     return facts, propose(wish, facts)
-
-
-def _rank(version: tuple[int, ...], packages: Any) -> tuple[bool, bool]:
-    return version >= (3, 9), "cloudpickle" in packages
 
 
 def _question(wish: Wish) -> Any:

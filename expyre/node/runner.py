@@ -29,6 +29,7 @@ STDERR = "_expyre_stderr"
 TERMINATED = "_expyre_job_terminated"
 # Begins the names of files that many jobs have in common; the first digits of its sha256 and an ending follow.
 SHARED = "_expyre_shared_"
+CLOUDPICKLE = SHARED + "cloudpickle.zip"
 # The job's script gives these their final names after the post-run commands.
 RESULT = "_tmp_expyre_job_succeeded"
 ERROR = "_tmp_expyre_job_error"
@@ -327,6 +328,8 @@ def load_task(key: bytes) -> tuple[Callable[..., Any], Any, Any]:
     """
     with open(TASK, "rb") as file:
         payload = verify(file.read(), key, TASK)
+    if os.path.exists(CLOUDPICKLE):  # of the version that made the pickle, whatever is installed here
+        sys.path.insert(0, os.path.abspath(CLOUDPICKLE))
     try:
         function, args, kwargs = TaskReader(payload).load()
     except NotAuthentic:

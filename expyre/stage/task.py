@@ -18,6 +18,7 @@ from typing import Any
 from expyre.errors import RequestError, StageError
 from expyre.node import runner
 from expyre.stage import links, names
+from expyre.stage.carried import place_cloudpickle
 from expyre.stage.copying import copy_glob
 from expyre.stage.pickling import dump_call
 from expyre.stage.sharing import Dumped, Sharing, Triple, place_files
@@ -146,6 +147,7 @@ def _fill(
         copy_glob(Path.cwd(), directory, item, skip=[root])
     write_payload(directory, dumped.payload, key)
     place_files(root, directory, dumped.files)
+    place_cloudpickle(root, directory, dumped)
     links.link(os.path.join(root, _runner_name()), directory / names.RUNNER, runner_source())
     lists = {
         names.PRE_RUN: request.pre_run_commands,

@@ -235,9 +235,8 @@ def test_shells_and_commands() -> None:
 @pytest.mark.parametrize(
     ("packages", "what", "level", "words"),
     [
-        ({"cloudpickle": ""}, "cloudpickle", "failure", "not there"),
-        ({"cloudpickle": "2.2.1"}, "cloudpickle", "warning", "2.2.1, here 3.1.0"),
-        ({"cloudpickle": "3.1.5"}, "", "ok", ""),
+        ({"cloudpickle": ""}, "", "ok", ""),
+        ({"cloudpickle": "2.2.1"}, "", "ok", ""),
         ({"numpy": "1.26.0"}, "numpy", "warning", "1.26.0, here 2.1.0"),
         ({"numpy": "2.4.0"}, "", "ok", ""),
         ({"wfl": "0.2.0"}, "wfl", "warning", "0.2.0, here 0.1.0"),
@@ -257,7 +256,7 @@ def test_packages(packages: dict[str, str], what: str, level: str, words: str) -
 
 
 def test_the_systems_own_python_is_left_alone() -> None:
-    found = only(bad(with_python(executable="/usr/bin/python3", packages=PACKAGES | {"cloudpickle": "1.0"})))
+    found = only(bad(with_python(executable="/usr/bin/python3", packages=PACKAGES | {"numpy": "1.0"})))
     assert "-m venv ~/jobs" in found.remedy
 
 

@@ -37,7 +37,7 @@ def load(staged: stage.Staged) -> Any:
 
 
 def shared(root: Path) -> list[Path]:
-    return sorted(root.glob("_expyre_shared_*"))
+    return sorted(root.glob("_expyre_shared_*.pckl"))
 
 
 def run(staged: stage.Staged, python: str = sys.executable) -> None:
