@@ -1,11 +1,11 @@
 """Many jobs over a long line, and what is sent for an input that all of them share.
 
-    python benchmarks/bench_cluster_link.py [--quick] [-n JOBS]
+    python benchmarks/bench_cluster_link.py [--quick] [-n JOBS] [--rounds N] [--transport NAME]
 
 A proxy between the client and sshd delays what passes by 25 ms in each direction, and counts it. Wanted: submitting
 1,000 jobs, looking at them once and bringing back their results costs at most 2 s more than over the same proxy without
-delay (of two rounds each, the shorter); an input of 5 MB that all share is sent once, and does not come back. The jobs
-are held; what they would leave is written into their directories.
+delay (of some rounds each, the shortest); an input of 5 MB that all share is sent once, and does not come back. The
+jobs are held; what they would leave is written into their directories.
 """
 
 from __future__ import annotations
@@ -97,13 +97,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=1000, help="number of jobs")
     parser.add_argument("--quick", action="store_true", help="200 jobs, one transport")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds with each delay, of which the shortest count")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="only this one")
     args = parser.parse_args()
     count = 200 if args.quick else args.n
     with bench() as b:
         print(f"{count} jobs over a line of {2 * DELAY * 1e3:.0f} ms")
-        for transport in TRANSPORTS[: 1 if args.quick else None]:
+        for transport in [args.transport] if args.transport else TRANSPORTS[: 1 if args.quick else None]:
             seconds: dict[float, list[float]] = {0.0: [], DELAY: []}
-            for delay in 2 * list(seconds):
+            for delay in args.rounds * list(seconds):
                 link = Link(b, delay)
                 seconds[delay].append(sum(submitted_and_fetched(b, link, transport, count, f"{2e3 * delay:.0f} ms")))
                 link.close()
