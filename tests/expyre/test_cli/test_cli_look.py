@@ -22,7 +22,7 @@ from expyre.cli.main import COMMANDS
 from expyre.cli.stats import quantiles
 from expyre.config import Project
 from expyre.identity import identify
-from expyre.jobsdb import NewJob
+from expyre.jobsdb import Change, NewJob
 
 Xpr = Callable[..., Result]
 Add = Callable[..., str]
@@ -121,6 +121,22 @@ def test_why_a_job_died(xpr: Xpr, add: Add, reason: str | None, state: str, step
     assert "exit code of its script: 137" in out
     assert "End of stderr:\n  a\n  last words\n" in out
     assert f"{step}abcd0000" in out
+
+
+def test_why_tells_of_earlier_tries(xpr: Xpr, add: Add, project: Project) -> None:
+    job = add("relax", status="died", system="gone", remote_id="1", reason="TimedOut", tries=2)
+    project.record.step([Change(job, note="tried again after TimedOut, with time=600 n=(1, 'cores')")])
+    project.record.step([Change(job, note="xpr retry")])
+    out = xpr("why", "relax").stdout
+    assert "try 2: tried again after TimedOut, with time=600 n=(1, 'cores')" in out
+    assert "try 3: xpr retry" in out
+
+
+def test_why_a_job_waits_for_room(xpr: Xpr, add: Add) -> None:
+    add("relax", system="local", submit_state="waiting")
+    out = xpr("why", "relax").stdout
+    assert "it waits until the queue has room for it" in out
+    assert "the queue of local takes no more" in out
 
 
 def test_why_a_job_waits_on_a_system_that_is_gone(xpr: Xpr, add: Add) -> None:
