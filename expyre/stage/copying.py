@@ -51,7 +51,7 @@ def copy_glob(in_dir: str | Path, out_dir: str | Path, file_glob: str | Path, *,
 
 def _matches(source: Path, file_glob: str) -> Iterator[tuple[Path, str]]:
     """Yield what the glob matches and the name below the destination."""
-    if file_glob in (".", "./"):
+    if os.path.normpath(file_glob) == ".":
         yield from ((path, path.name) for path in source.iterdir() if not path.name.startswith(names.OWN_PREFIXES))
     elif os.path.isabs(file_glob):
         root = Path(Path(file_glob).anchor)

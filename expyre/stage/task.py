@@ -108,7 +108,7 @@ def stage(root: str | Path, request: StageRequest, sharing: Sharing | None = Non
 
 def check_request(request: StageRequest) -> list[str]:
     """Return the environment variables as ``NAME=value``, or raise RequestError with all mistakes of a request."""
-    wrong = [*_wrong_files(request)]
+    wrong = [*_wrong_files(request), *_wrong_texts(request)]
     if not request.id or "/" in request.id or "\0" in request.id or len(os.fsencode(request.id)) > 200:
         wrong.append(f"the id {request.id!r} cannot be part of a file name")
     env_vars = []
@@ -125,6 +125,14 @@ def check_request(request: StageRequest) -> list[str]:
     return env_vars
 
 
+def _wrong_texts(request: StageRequest) -> list[str]:
+    """Return complaints about texts that no script and no name of a file can hold."""
+    lists = ("env_vars", "pre_run_commands", "post_run_commands", "output_files")
+    return [
+        f"{name} item {item!r} has a NUL in it" for name in lists for item in getattr(request, name) if "\0" in item
+    ]
+
+
 def _wrong_files(request: StageRequest) -> list[str]:
     outside = "leads out of the directory; give an absolute path"
     wrong = [
@@ -132,6 +140,7 @@ def _wrong_files(request: StageRequest) -> list[str]:
         for item in request.input_files
         if not os.path.isabs(item) and ".." in Path(item).parts
     ]
+    wrong += [f"output file {item!r} has no name ('.' is everything)" for item in request.output_files if not item]
     wrong += [
         f"output file {item!r} must be relative to the job's directory and stay inside it"
         for item in request.output_files

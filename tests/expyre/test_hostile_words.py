@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,13 @@ from queue_tools import fresh_queue
 
 from expyre import ExPyRe, config
 from expyre.cli.main import cli
+from expyre.errors import RequestError
 
 ONE_CORE = {"max_time": "5m", "num_cores": 1}
 NODE = {"num_cores": 4, "max_time": "1h", "max_mem": "4GB"}
 PLACE = "a $(touch xprcanary) `id` 'b' \"c\" ; & | > ~ * ? [d] {e} ! # % \\ é"
-drawn = st.lists(texts, min_size=1, max_size=1)
+# the first draw is always the simplest, and all fragments are in the other words anyway
+drawn = st.lists(texts, min_size=2, max_size=2).filter(lambda words: set(words) != {FRAGMENTS[0]})
 places = texts.map(lambda text: file_name(without_surrogates(text), 40)).map(without_surrogates)
 
 
@@ -144,20 +147,28 @@ def test_words_go_to_pbs_and_back(
         pbs.stop()
 
 
-@pytest.mark.parametrize("rundir", [True, False])
+# Stands for ssh to another host.
+_RSH = '#!/bin/sh\nshift\nexec sh -c "$*"\n'
+
+
+@pytest.mark.parametrize("where", ["staged", "run directory", "another host"])
 @QUICK
 @given(drawn=drawn, place=places)
-def test_words_go_to_the_queue_of_this_machine_and_back(
-    home: Path, tmp_path_factory: pytest.TempPathFactory, rundir: bool, drawn: list[str], place: str
+def test_words_go_to_the_local_queue_and_back(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, where: str, drawn: list[str], place: str
 ) -> None:
     for queue in fresh_queue(tmp_path_factory.mktemp("queue")):
         system = {
             "host": None,
             "scheduler": "local",
-            "rundir": str(home / f"{PLACE}{place}") if rundir else None,
+            "rundir": None if where == "staged" else str(home / f"{PLACE}{place}"),
             "partitions": {"local": NODE},
             "scheduler_options": {"dir": str(queue.spool.path)},
         }
+        if where == "another host":
+            (home / "rsh").write_text(_RSH)
+            (home / "rsh").chmod(0o700)
+            system.update(host="far", remsh_cmd=[str(home / "rsh")], commands=commands())
         with project(home / f"at {place}", system):
             words = words_of(drawn)
             jobs = launch(words, "there", ONE_CORE, "".join(FRAGMENTS))
@@ -188,3 +199,42 @@ def _are_looked_at_and_removed(jobs: list[ExPyRe]) -> None:
     xpr("rm", "-c", "-y", "--", *ids)
     root = jobs[0].stage_dir.parent
     assert not [path for path in root.iterdir() if path.name.startswith("run_")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"env_vars": ["A=x\0y"]},
+        {"env_vars": ["A\n=x"]},
+        {"env_vars": ["A;touch xprcanary"]},
+        {"pre_run_commands": ["echo \0"]},
+        {"post_run_commands": ["\0"]},
+        {"output_files": ["a\0b"]},
+        {"output_files": [""]},
+        {"output_files": ["a/../../b"]},
+        {"output_files": ["/etc/passwd"]},
+        {"input_files": ["a\0b"]},
+        {"input_files": ["../a"]},
+        {"name": "x" * 300},
+        {"name": "a\0b"},
+        {"name": "a\udcffb"},
+        {"name": "../x"},
+        {"name": ""},
+    ],
+    ids=repr,
+)
+def test_words_that_cannot_be_used_are_refused(home: Path, words: dict[str, Any]) -> None:
+    made = make_project(home, {})
+    with pytest.raises(RequestError):
+        ExPyRe(**{"name": "job", "function": len, "args": [[]], **words})
+    assert not [path for path in made.stage_root.iterdir() if path.name.startswith(("run_", ".tmp"))]
+    made.close()
+
+
+@pytest.mark.parametrize("everything", [".", "./", "./.", ".//"])
+def test_everything_is_without_what_makes_a_job(home: Path, everything: str) -> None:
+    (home / "in").mkdir()
+    for name in ("_expyre_job_key", "_expyre_task_in.pckl", "mine"):
+        (home / "in" / name).touch()
+    ExPyRe._copy(home / "in", home / "out", everything)
+    assert os.listdir(home / "out") == ["mine"]
