@@ -155,14 +155,15 @@ def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_s
 
 
 def test_a_policy_submits_jobs_of_failed_nodes_again(slurm_over_ssh, slurm_env):
-    project = slurm_over_ssh(retry={"max_retries": 2, "on": ["NodeFailed"]})
+    project = slurm_over_ssh(retry={"max_retries": 2, "on": ["NodeFailed"], "partitions": ["gpu"]})
     [job] = start(nap, 4, header_extra=["#SBATCH --no-requeue"])
     until_running(slurm_env, job)
     node = slurm_env.run("squeue", "-h", "-j", job.remote_id, "-o", "%N").strip()
     slurm_env.set_node_down(node)
     [outcome] = outcomes_of([job], check_interval=0.5)
     assert outcome.error is None
-    assert project.record.row(job.id).tries == 1
+    row = project.record.row(job.id)
+    assert (row.tries, row.partition) == (1, "gpu")
 
 
 def test_ends_that_python_cannot_tell_of_are_named(slurm_over_ssh, slurm_env):
