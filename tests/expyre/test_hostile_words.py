@@ -47,6 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "_current", None)
     for name in ("XPR_BARE", *(f"XPR_BARE_{i}" for i in range(20))):
         monkeypatch.setenv(name, "before")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     directory = tmp_path / "work in 'here' $(touch xprcanary)"
     directory.mkdir()
     monkeypatch.chdir(directory)

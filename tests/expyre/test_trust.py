@@ -164,6 +164,28 @@ def watching() -> Iterator[set[bytes]]:
         thread.join()
 
 
+@pytest.mark.parametrize("place", ["~/runs", "$HOME/runs", "${HOME}/runs", "runs"])
+def test_the_queue_of_another_host_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    for name, value in {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "rsh").write_text(_RSH)
+    (tmp_path / "rsh").chmod(0o700)
+    (tmp_path / "cache").mkdir(mode=0o755)
+    for queue in fresh_queue(tmp_path / "queue"):
+        options = {"dir": str(queue.spool.path), "python": sys.executable}
+        rsh = [str(tmp_path / "rsh")]
+        system = System("far", "local", rundir=place, remsh_cmd=rsh, partitions={"p": NODE}, scheduler_options=options)
+        system.initialize_remote_rundir()
+        (tmp_path / "runs" / "run_x").mkdir()
+        id = system.scheduler.submit("x", system.job_dir(Path("run_x")), "p", ["pwd -P"], 60, [], {"num_cores": 1})
+        queue.wait(id)
+        assert (tmp_path / "runs" / "run_x" / "job.x.stdout").read_text() == f"{tmp_path}/runs/run_x\n"
+        assert stat.S_IMODE((tmp_path / "runs").stat().st_mode) == 0o700
+        assert open_to_others(tmp_path / "queue") == {}
+        (code,) = (tmp_path / "cache" / "expyre").iterdir()
+        assert not any(stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (code, *code.glob("**/*.py")))
+
+
 # Stands for ssh to a host on which people have no umask.
 _RSH = """#!/bin/sh
 shift

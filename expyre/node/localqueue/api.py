@@ -63,7 +63,7 @@ def _prepare(job: dict[str, Any], budget: Budget) -> str | None:
     reasons = [f"asks for {n} {what}, there are {there} (see {knob})" for n, there, what, knob in wanting if n > there]
     if reasons:
         return f"job {job['name']} can never run on this machine: it " + "; it ".join(reasons)
-    directory = os.path.join(os.path.expanduser("~"), job["directory"])
+    directory = _absolute(job["directory"])
     path = os.path.join(directory, job["script_name"])
     try:
         # under a new name first: a shell that reads the old script goes on reading that
@@ -76,11 +76,18 @@ def _prepare(job: dict[str, Any], budget: Budget) -> str | None:
     return None
 
 
+def _absolute(directory: str) -> str:
+    """Return a directory as a path; relative ones, and those that begin with ``~`` or ``$HOME``, are below the home."""
+    first, _, rest = directory.partition("/")
+    inner = rest if first in ("~", "$HOME", "${HOME}") else directory
+    return os.path.join(os.path.expanduser("~"), inner)
+
+
 def _insert(db: sqlite3.Connection, job: dict[str, Any], digest: str) -> dict[str, Any]:
     values = {
         "token": job["token"] or None,
         "name": job["name"],
-        "directory": os.path.join(os.path.expanduser("~"), job["directory"]),
+        "directory": _absolute(job["directory"]),
         "command": f"{job['shell']} {job['script_name']}",
         "environment": digest,
         "cores": job["cores"],
