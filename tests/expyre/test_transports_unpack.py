@@ -162,7 +162,7 @@ def test_a_garbled_stream_is_worth_another_try(take: Callable[..., Unpacker], sp
     assert caught.value.transient
 
 
-@pytest.mark.parametrize("data", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("data", [b"", gzip.compress(b"")], ids=["empty", "packed"])
 def test_an_empty_stream_brings_nothing(take: Callable[..., Unpacker], data: bytes) -> None:
     assert take(data).delivered == set()
 
