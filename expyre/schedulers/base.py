@@ -301,7 +301,7 @@ class Scheduler(ABC):
         pre_submit_cmds: Sequence[str] = (),
         verbose: bool = False,
     ) -> str:
-        """Submit one job and return its remote id.
+        """Write the script of one job into its directory, submit it and return its remote id.
 
         Raises
         ------
@@ -319,10 +319,14 @@ class Scheduler(ABC):
             no_default_header=no_default_header,
             script_exec=script_exec,
         )
-        answer = self.submit_many([sub], pre_submit_cmds)[id]
+        answer = self.submit_with_script(sub, pre_submit_cmds)
         if isinstance(answer, ExPyReError):
             raise answer
         return answer
+
+    def submit_with_script(self, sub: Submission, pre_submit_cmds: Sequence[str]) -> str | ExPyReError:
+        """Submit a job whose script is not in its directory yet; return the queue's answer."""
+        return self.submit_many([sub], pre_submit_cmds)[sub.id]
 
     def status(self, remote_ids: str | Sequence[str], verbose: bool = False) -> dict[str, str]:
         """Return a status word for every id; ``done`` for those that the queue does not list.

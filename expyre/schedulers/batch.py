@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from secrets import token_hex
@@ -194,43 +193,9 @@ class BatchScheduler(Scheduler):
         """Submit jobs in one go; see `expyre.schedulers.base.Scheduler.submit_many`."""
         return self._submitter.submit(subs, pre_submit_cmds)
 
-    def submit(
-        self,
-        id: str,
-        remote_dir: str | os.PathLike[str],
-        partition: str,
-        commands: Sequence[str],
-        max_time: int | None,
-        header: Sequence[str],
-        node_dict: Mapping[str, Any],
-        no_default_header: bool = False,
-        script_exec: str = "/bin/bash",
-        pre_submit_cmds: Sequence[str] = (),
-        verbose: bool = False,
-    ) -> str:
-        """Write the script of one job into its directory, submit it and return its remote id.
-
-        Raises
-        ------
-        SubmitFailed
-            The queue refused it.
-        """
-        sub = Submission(
-            id=id,
-            directory=os.fspath(remote_dir),
-            partition=partition,
-            commands=tuple(commands),
-            max_time=max_time,
-            header=tuple(header),
-            nodes=dict(node_dict),
-            token=token_hex(8),
-            no_default_header=no_default_header,
-            script_exec=script_exec,
-        )
-        answer = self._submitter.submit([sub], pre_submit_cmds, scripts=True)[id]
-        if isinstance(answer, ExPyReError):
-            raise answer
-        return answer
+    def submit_with_script(self, sub: Submission, pre_submit_cmds: Sequence[str]) -> str | ExPyReError:
+        """Submit a job whose script is not in its directory yet; return the queue's answer."""
+        return self._submitter.submit([replace(sub, token=token_hex(8))], pre_submit_cmds, scripts=True)[sub.id]
 
     def find(self, tokens: Sequence[str], place: str = "") -> dict[str, str]:
         """Return the remote ids of the jobs submitted with these tokens."""
