@@ -314,6 +314,7 @@ class ExPyRe:
         if self.remote_id and self.system is not None and self.status in GROUPS["ongoing"]:
             try:
                 self.system.scheduler.cancel([self.remote_id])
+                self.project.record.step([gather.cancelled(self.id, "cancelled")])
             except ExPyReError as error:
                 log.warning("job %s could not be cancelled: %s", self.id, error)
 

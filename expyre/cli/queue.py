@@ -74,17 +74,19 @@ def _give(session: Session, rows: Sequence[JobRow], verb: str, order: _Order) ->
         except ExPyReError as exc:
             warn(f"{Screen.current().bold(name)}: {exc}")
         else:
-            note_all(session, here, f"xpr {verb}")
+            note_all(session, here, verb)
             told += len(here)
     warn(f"{verb}: {told} of {count(len(rows))}" + (" (`xpr sync` fetches what came of it)" if told else ""))
     return told == len(rows)
 
 
-def note_all(session: Session, rows: Sequence[JobRow], note: str) -> None:
-    """Write a note into the history of jobs."""
+def note_all(session: Session, rows: Sequence[JobRow], verb: str) -> None:
+    """Write into the history of jobs what the user has told the queue."""
+    from expyre.gather import cancelled
     from expyre.jobsdb import Change
 
-    session.record.step([Change(row.id, note=note) for row in rows])
+    note = f"xpr {verb}"
+    session.record.step([cancelled(row.id, note) if verb == "cancel" else Change(row.id, note=note) for row in rows])
 
 
 def cancel_jobs(session: Session, rows: Sequence[JobRow]) -> None:

@@ -192,7 +192,8 @@ def _failed(session: Session, row: JobRow, system: System | None) -> Answer:
     if row.status == FAILED:
         headline = next(iter(error.strip().splitlines()), "no error text was left").removeprefix("Exception: ")
         step = "mend the function or its inputs and run the script again (a new job is made), or: xpr retry {id}"
-        return Answer(f"its function raised an error ({headline})", logs=logs | _cut("error", error), next=step)
+        state = f"its function raised an error ({headline})"
+        return Answer(state, _tries(session, row), logs=logs | _cut("error", error), next=step)
     state, step = _ENDS.get(row.reason or "", _DIED)
     details = [f"{name}: {value}" for name, value in _death(row) if value not in (None, "")]
     details += _tries(session, row)

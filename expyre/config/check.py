@@ -61,6 +61,9 @@ def _system(spec: Mapping[str, Any], path: Path) -> Iterator[Mistake]:
     for key in spec:
         if key not in _SYSTEM:
             yield (*path, key), f"no such setting of a system, {_nearest(key, _SYSTEM)}"
+    if spec.get("transport") == "paramiko" and spec.get("remsh_cmd") is not None:
+        yield (*path, "remsh_cmd"), "means nothing to the transport 'paramiko': take 'openssh' or leave one of them out"
+    yield from _scheduler_options(spec, path)
     given = [key for key in ("partitions", "queues") if spec.get(key) is not None]
     if len(given) == 2:
         yield path, "has both 'partitions' and 'queues': they mean the same, keep one"
@@ -69,6 +72,28 @@ def _system(spec: Mapping[str, Any], path: Path) -> Iterator[Mistake]:
     for key in given:
         if isinstance(spec[key], dict):
             yield from _partitions(spec[key], (*path, key))
+
+
+def _scheduler_options(spec: Mapping[str, Any], path: Path) -> Iterator[Mistake]:
+    options = spec.get("scheduler_options")
+    if not isinstance(options, dict) or spec.get("scheduler") not in _schedulers():
+        return
+    from expyre.schedulers import schedulers
+
+    known = schedulers[spec["scheduler"]].option_kinds
+    for key, value in options.items():
+        here = (*path, "scheduler_options", key)
+        if key not in known:
+            yield here, f"no such option of {spec['scheduler']}, {_nearest(key, known)}"
+        elif (what := _of_kind(value, known[key])) is not None:
+            yield here, what
+
+
+def _of_kind(value: Any, kind: str) -> str | None:
+    """Return what is wrong with a value that should be of a kind of `Scheduler.option_kinds`."""
+    if "|" in kind:
+        return _word(lambda: kind.split("|"))(value)
+    return _OPTION_KINDS[kind](value)
 
 
 def _partitions(partitions: Mapping[str, Any], path: Path) -> Iterator[Mistake]:
@@ -192,6 +217,19 @@ def _retry(value: Any) -> str | None:
     return None
 
 
+def _seconds(value: Any) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if number and value >= 0 else f"{value!r} is not a number of seconds"
+
+
+_OPTION_KINDS: dict[str, Check] = {
+    "boolean": _boolean,
+    "count": _integer(1),
+    "seconds": _seconds,
+    "text": _text,
+    "text or null": _text_or_null,
+    "mapping": _mapping,
+}
 _TOP: dict[str, Check] = {
     "systems": _mapping,
     "local_stage_dir": _text_or_null,

@@ -6,7 +6,7 @@ long ones do not keep the queue busy.
 
 from __future__ import annotations
 
-from expyre.gather.sync import sync
+from expyre.gather.sync import cancelled, sync
 from expyre.gather.watch import Waitable, as_completed
 
-__all__ = ["Waitable", "as_completed", "sync"]
+__all__ = ["Waitable", "as_completed", "cancelled", "sync"]

@@ -16,6 +16,8 @@ from expyre.schedulers.messages import end_in_messages
 from expyre.states import (
     ALIVE,
     DIED,
+    DONE,
+    END_CANCELLED,
     END_DIED,
     END_LOST,
     END_TIMED_OUT,
@@ -23,6 +25,7 @@ from expyre.states import (
     OTHER,
     SUCCEEDED,
     TIMEOUT,
+    UNKNOWN,
     End,
     Verdict,
     decide,
@@ -33,7 +36,7 @@ from expyre.system import Look, System
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["ENDED", "sync"]
+__all__ = ["ENDED", "cancelled", "sync"]
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,11 @@ def _by_system(rows: Iterable[JobRow]) -> dict[str | None, list[JobRow]]:
     return groups
 
 
+def cancelled(job_id: str, note: str) -> Change:
+    """Return what the record learns when the queue is told to end a job, which may leave no trace of it."""
+    return Change(job_id, details={"reason": END_CANCELLED}, note=note)
+
+
 def _sync_system(
     project: Project, system: System, rows: list[JobRow], since: float, looked: Callable[[float], None]
 ) -> dict[str, JobRow]:
@@ -132,12 +140,16 @@ def _has_arrived(row: JobRow, verdict: Verdict) -> bool:
 def _named(row: JobRow, verdict: Verdict) -> Verdict:
     """Return the verdict with the reason that the job's own files tell, if nobody has told one."""
     unnamed = verdict.status == DIED and (verdict.end is None or verdict.end.reason in (END_DIED, END_LOST))
-    told = _end_in_files(row) if unnamed else None
+    told = (_end_in_files(row) or _end_in_record(row)) if unnamed else None
     if told is None:
         return verdict
     status = TIMEOUT if told.reason == END_TIMED_OUT else verdict.remote_status
     code = None if verdict.end is None else verdict.end.exit_code
     return replace(verdict, remote_status=status, end=replace(told, exit_code=code))
+
+
+def _end_in_record(row: JobRow) -> End | None:
+    return End(END_CANCELLED, "this project has asked the queue for it") if row.reason == END_CANCELLED else None
 
 
 def _end_in_files(row: JobRow) -> End | None:
@@ -150,7 +162,10 @@ def _end_in_files(row: JobRow) -> End | None:
 def _verdict(row: JobRow, look: Look, since: float, now: float) -> Verdict:
     silent = look.told and row.unknown_since is not None
     unknown_for = max(0.0, now - max(row.unknown_since or 0.0, since)) if silent else 0.0
-    return decide(look.evidence(unknown_for), status=row.status)
+    evidence = look.evidence(unknown_for)
+    if row.reason == END_CANCELLED and look.told and evidence.queue == UNKNOWN:
+        evidence = replace(evidence, queue=DONE)  # it went where it was told to go
+    return decide(evidence, status=row.status)
 
 
 def _ends(row: JobRow, verdict: Verdict) -> bool:
@@ -165,8 +180,9 @@ def _change(row: JobRow, look: Look, verdict: Verdict, now: float) -> Change | N
         details["unknown_since"] = now if gone else None
     if _ends(row, verdict):
         details.update(_times(row), t_fetched=time.time())
+        details["reason"] = None if verdict.end is None else verdict.end.reason
         if verdict.end is not None:
-            details.update(reason=verdict.end.reason, end_detail=verdict.end.detail, exit_code=verdict.end.exit_code)
+            details.update(end_detail=verdict.end.detail, exit_code=verdict.end.exit_code)
     same = verdict.status == row.status and verdict.remote_status == row.remote_status
     if same and not details:
         return None

@@ -99,6 +99,9 @@ class Scheduler(ABC):
     """Shell expression for the cores per node that the queue has granted; empty: those asked for."""
     shares_nodes: ClassVar[bool] = False
     """Whether a request for cores always gets just these cores, as with ``partial_node=True``."""
+    option_kinds: ClassVar[Mapping[str, str]] = {}
+    """The options there are, and of what kind each is: boolean, count, seconds, text, text or null, mapping, or the
+    words that it may be, separated by bars."""
     script_in_directory: ClassVar[bool] = False
     """Whether the job script has to be in the job's directory when the job is submitted."""
     poll_range: ClassVar[tuple[float, float]] = (1.0, 30.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from secrets import token_hex
@@ -34,6 +34,7 @@ class BatchScheduler(Scheduler):
     members of an array to run at the same time), ``env`` (variables for the queue's commands).
     """
 
+    option_kinds: ClassVar[Mapping[str, str]] = {"array": "boolean", "max_running": "count", "env": "mapping"}
     script_in_directory: ClassVar[bool] = True
     env_prefix: ClassVar[str] = ""
     """How the variables begin that the queue gives to a job."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from expyre.errors import ExPyReError, RequestError, SchedulerError, SubmitFailed
@@ -26,6 +26,7 @@ class Local(Scheduler):
     """
 
     name: ClassVar[str] = "local"
+    option_kinds: ClassVar[Mapping[str, str]] = {"grace": "seconds", "dir": "text", "python": "text"}
     shares_nodes: ClassVar[bool] = True
     poll_range: ClassVar[tuple[float, float]] = (0.02, 1.0)
 

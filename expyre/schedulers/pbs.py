@@ -30,6 +30,8 @@ _GONE: Final = (0, 35, 153)
 _PLAIN: Final = re.compile(r"[\w.+=-]+", re.ASCII)
 _PLAIN_PLACE: Final = re.compile(r"[\w.+=~/-]+", re.ASCII)
 _NAME: Final = re.compile(r"(#PBS\s+-N\s*)(\S+)")
+# A request for chunks that are all alike: their number, and what each has.
+_SELECT: Final = re.compile(r"^#PBS\s+-l\s*select=(\d+)((?::[\w.=-]+)*)(?=$|\s|,\w+=)")
 # Variables that do not tell of a job but of where the queue is.
 _OF_THE_QUEUE: Final = ("PBS_SERVER", "PBS_DEFAULT", "PBS_CONF_FILE", "PBS_EXEC", "PBS_HOME")
 _OUTPUTS: Final = re.compile(r"#PBS\s+-[oe]\b")
@@ -63,6 +65,11 @@ class PBS(BatchScheduler):
     """
 
     name: ClassVar[str] = "pbs"
+    option_kinds: ClassVar[Mapping[str, str]] = {
+        **BatchScheduler.option_kinds,
+        "dialect": "openpbs|torque",
+        "name_length": "count",
+    }
     default_header: ClassVar[tuple[str, ...]] = (
         "#PBS -N N_{id}",
         "#PBS -l walltime={max_time}",
@@ -90,8 +97,12 @@ class PBS(BatchScheduler):
         return re.sub(r"[^\w.+=-]", "_", id, flags=re.ASCII)
 
     def header(self, sub: Submission) -> list[str]:
-        """Return the header lines, with names that all versions take."""
-        return [_NAME.sub(lambda found: found[1] + self._short(found[2]), line) for line in super().header(sub)]
+        """Return the header lines, with names that all versions take, and a ``select`` that asks for everything."""
+        lines = [_NAME.sub(lambda found: found[1] + self._short(found[2]), line) for line in super().header(sub)]
+        if sub.no_default_header:
+            return lines
+        total = re.search(r"#PBS\s+-l\s[^#]*(?<!:)\b[pv]*mem=", "\n".join(lines)) is not None
+        return [_SELECT.sub(lambda found: found[0] + _rest_of_chunk(found, sub.nodes, total), line) for line in lines]
 
     def _short(self, name: str) -> str:
         length = int(self.options.get("name_length", 15))
@@ -157,7 +168,7 @@ class PBS(BatchScheduler):
     def resource_header(self, sub: Submission, given: Sequence[str]) -> list[str]:
         """Return header lines for GPUs and memory.
 
-        Nothing can be added to a line with ``select``; to one with ``nodes`` only memory.
+        Beside a ``select`` there can be no other; to a line with ``nodes`` only memory can be added.
         """
         asked = ",".join(re.sub(r"^#PBS\s+-l\s*", "", line) for line in given if re.match(r"#PBS\s+-l", line))
         gpus, memory = sub.nodes.get("num_gpus"), sub.nodes.get("max_mem")
@@ -357,3 +368,13 @@ def _why(job: Mapping[str, str]) -> str:
     if job.get("job_state") == "H":
         return f"held{': ' + comment if comment else ''}"
     return comment
+
+
+def _rest_of_chunk(found: re.Match[str], nodes: Mapping[str, Any], has_memory: bool) -> str:
+    """Return the GPUs and the memory that the chunks of a user's ``select`` do not ask for yet."""
+    count, chunk = int(found[1]), found[2]
+    gpus, memory = nodes.get("num_gpus"), nodes.get("max_mem")
+    wants_gpus = gpus and not re.search(r":(n?gpus|naccelerators)=", chunk)
+    wants_memory = memory and count and not has_memory and not re.search(r":[pv]*mem=", chunk)
+    amount = f":mem={-(-int(memory or 0) // count)}kb" if wants_memory else ""
+    return f":ngpus={gpus}{amount}" if wants_gpus else amount

@@ -66,6 +66,11 @@ class SGE(BatchScheduler):
     """
 
     name: ClassVar[str] = "sge"
+    option_kinds: ClassVar[Mapping[str, str]] = {
+        **BatchScheduler.option_kinds,
+        "memory_resource": "text or null",
+        "gpu_resource": "text or null",
+    }
     default_header: ClassVar[tuple[str, ...]] = (
         "#$ -N N_{id}",
         "#$ -l h_rt={max_time}",

@@ -44,6 +44,7 @@ class Slurm(BatchScheduler):
     """
 
     name: ClassVar[str] = "slurm"
+    option_kinds: ClassVar[Mapping[str, str]] = {**BatchScheduler.option_kinds, "clusters": "text"}
     default_header: ClassVar[tuple[str, ...]] = (
         "#SBATCH --job-name={id}",
         "#SBATCH --time={max_time}",

@@ -55,8 +55,8 @@ def connect(host: str | None, kind: str | None = None, remsh_cmd: str | Sequence
     """
     kind = kind or _default_kind(host, remsh_cmd)
     if kind not in _KINDS or (kind == "local") != (host is None):
-        target = "this machine" if host is None else host
-        raise ConfigError(f"no transport {kind!r} to {target}; known are: {', '.join(_KINDS)}")
+        target, fitting = ("this machine", ("local",)) if host is None else (host, _KINDS[1:])
+        raise ConfigError(f"no transport {kind!r} to {target}; there is: {', '.join(fitting)}")
     if host is None:
         return LocalTransport()
     if host.startswith("-") or not host.strip():

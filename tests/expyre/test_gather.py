@@ -6,7 +6,7 @@ import pytest
 
 from expyre import gather
 from expyre.config import Project
-from expyre.errors import Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
+from expyre.errors import Cancelled, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
 from expyre.schedulers.base import Listing, Scheduler
 from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
@@ -140,6 +140,27 @@ def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_
     run_here(job)
     [outcome] = watch([job])
     assert outcome.result() == 0
+
+
+def test_a_job_that_was_cancelled_and_left_no_trace_is_not_lost(project, queue, monkeypatch):
+    [job] = started(project)
+    job.cancel()
+    queue.answers = [RUNNING, ""]
+    late = iter([1000.0 + 3 * i for i in range(1000)])
+    monkeypatch.setattr(time, "time", lambda: next(late))
+    [outcome] = watch([job])
+    assert isinstance(outcome.error, Cancelled)
+    assert queue.listed < 12
+
+
+def test_a_result_outranks_a_cancellation(project, queue):
+    [job] = started(project)
+    job.cancel()
+    run_here(job)
+    queue.answers = [""]
+    [outcome] = watch([job])
+    assert outcome.result() == 0
+    assert project.record.row(job.id).reason is None
 
 
 def test_silence_before_the_watch_began_does_not_count(project, queue):

@@ -72,7 +72,7 @@ def reach(queue: PBS, ids: list[str], *wanted: str) -> None:
 
 
 def read(sub: Submission, name: str) -> str:
-    return (Path(sub.directory) / name).read_text()
+    return (Path(sub.directory) / name).read_bytes().decode()
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
@@ -151,6 +151,24 @@ def test_gpus_and_memory_are_asked_for_unless_the_header_does(
     given = (header,) if header else ()
     assert queue.header(plain(nodes=nodes, header=given))[len(given) + 6 :] == lines
     assert queue.header(plain(nodes=nodes, header=given, no_default_header=True)) == list(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("select=2:ncpus=4", "select=2:ncpus=4:ngpus=2:mem=2000kb"),
+        ("select=2:ncpus=4:mem=5gb", "select=2:ncpus=4:mem=5gb:ngpus=2"),
+        ("select=2:ncpus=4:ngpus=1", "select=2:ncpus=4:ngpus=1:mem=2000kb"),
+        ("select=2:ncpus=4,walltime=60", "select=2:ncpus=4:ngpus=2:mem=2000kb,walltime=60"),
+        ("select=1:ncpus=4+2:ncpus=8", "select=1:ncpus=4+2:ncpus=8"),
+        ("select=2:ncpus=4,mem=1gb", "select=2:ncpus=4:ngpus=2,mem=1gb"),
+        ("select=2:ncpus=4 -l place=excl", "select=2:ncpus=4:ngpus=2:mem=2000kb -l place=excl"),
+    ],
+)
+def test_chunks_that_the_header_asks_for_get_what_they_lack(given: str, line: str) -> None:
+    queue = PBS(None, options={"dialect": "openpbs"})
+    assert queue.header(plain(nodes=GPUS, header=(f"#PBS -l {given}",)))[0] == f"#PBS -l {line}"
+    assert queue.header(plain(nodes=GPUS, header=(f"#PBS -l {given}",), no_default_header=True)) == [f"#PBS -l {given}"]
 
 
 @pytest.mark.parametrize("line", ["#PBS -J 1-3", "#PBS -t 1-3", "#PBS -W block=true", "#PBS -q x -I"])

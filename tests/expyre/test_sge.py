@@ -138,7 +138,7 @@ def ends(queue: SGE, ids: list[str]) -> list[tuple[str, int | None]]:
 
 
 def read(sub: Submission, name: str) -> str:
-    return (Path(sub.directory) / name).read_text()
+    return (Path(sub.directory) / name).read_bytes().decode()
 
 
 HOSTILE = ("a b", "it's", "$HOME `id`", "x:y,z", 'q"uo\\te', "new\nline", "-rf *", "é~!#%^(){}[]<>|;&")
