@@ -90,12 +90,12 @@ def read_listing(text: str, remote_ids: Sequence[str]) -> dict[str, Listing]:
                     known[id] = listing_of(match[3], match[4].strip())
         elif not _BESIDE.match(line):
             raise SchedulerError(f"the answer of squeue is damaged at {line!r}")
-    return _of_members(known, remote_ids)
+    return _of_members(known, known, remote_ids)
 
 
-def _of_members(known: Mapping[str, T], remote_ids: Sequence[str]) -> dict[str, T]:
-    """Return what is known of jobs; members that were cancelled while they waited share a line, that of the array."""
-    answers = {id: known.get(id, known.get(id.partition("_")[0])) for id in remote_ids}
+def _of_members(known: Mapping[str, T], of_queue: Mapping[str, T], remote_ids: Sequence[str]) -> dict[str, T]:
+    """Return what is known of jobs; in the queue's words members cancelled while they waited share the array's line."""
+    answers = {id: known.get(id, of_queue.get(id.partition("_")[0])) for id in remote_ids}
     return {id: answer for id, answer in answers.items() if answer is not None}
 
 
@@ -143,12 +143,10 @@ def read_ends(text: str, remote_ids: Sequence[str]) -> dict[str, End]:
     if not any(code == 0 for code, _ in sections.values()):
         said = " ".join(line for _, lines in sections.values() for line in lines)
         raise SchedulerError(f"neither squeue nor sacct answers: {(said or text.strip())[-500:]}")
-    ends: dict[str, End] = {}
-    for name in ("sacctc", "squeue", "sacct"):
-        code, lines = sections.get(name, (1, []))
-        if code == 0:
-            ends.update(_controlled(lines) if name == "squeue" else _accounted(lines))
-    return _of_members(ends, remote_ids)
+    lines = {name: lines if code == 0 else [] for name, (code, lines) in sections.items()}
+    of_queue = dict(_controlled(lines.get("squeue", [])))
+    ends = _accounted(lines.get("sacctc", [])) | of_queue | _accounted(lines.get("sacct", []))
+    return _of_members(ends, of_queue, remote_ids)
 
 
 def _controlled(lines: Sequence[str]) -> Iterator[tuple[str, End]]:
@@ -175,14 +173,14 @@ def _accounted(lines: Sequence[str]) -> dict[str, End]:
     granted: dict[str, int] = {}
     for line in lines:
         id, state, code, granted_text, used_text = [*line.split("|"), "", "", "", ""][:5]
-        match = re.fullmatch(r"(\d+(?:_\d+)?)(\.\S+)?", id)
+        match = re.fullmatch(r"(\d+(?:_\d+|_\[[^]]*\])?)(\.\S+)?", id)
         end = end_of(state, *_exit_code(code))
         if not match or end is None:
             continue
         job = match[1]
         used = _memory(used_text)
         if not match[2]:
-            ends[job] = end
+            ends.update(dict.fromkeys(_expanded(job), end))
             granted[job] = _granted_memory(granted_text)
         elif state == "OUT_OF_MEMORY" and job in ends:
             ends[job] = end

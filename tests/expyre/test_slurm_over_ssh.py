@@ -52,7 +52,7 @@ def test_one_member_is_held_released_and_cancelled(slurm_over_ssh):
     jobs = create_jobs([call("nap", napping, 600 + i) for i in range(3)])
     start_jobs(jobs, ONE_CORE, "slurm", partial_node=True)
     scheduler = project.systems["slurm"].scheduler
-    scheduler.cancel([jobs[1].remote_id])
+    jobs[1].cancel()
     [outcome] = outcomes_of([jobs[1]]).values()
     assert isinstance(outcome.error, Cancelled)
     assert set(scheduler.status([jobs[0].remote_id, jobs[2].remote_id]).values()) <= {"running", "queued"}

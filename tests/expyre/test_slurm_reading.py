@@ -242,6 +242,20 @@ def test_jobs_that_have_not_ended_have_no_end() -> None:
     assert end_of("PENDING", 0, 0) is end_of("SUSPENDED", 0, 0) is end_of("NONSENSE", 0, 0) is None
 
 
+def test_what_accounting_says_of_an_array_is_said_of_the_members_it_names() -> None:
+    accounts = answer("7|CANCELLED by 0|0:0||\n7_[2-3,5%2]|CANCELLED by 0|0:0||\n7_4|FAILED|5:0||", name="sacct")
+    ids = [f"7_{index}" for index in range(6)]
+    ends = read_ends(answer("") + accounts, ids)
+    assert {id: end.reason for id, end in ends.items()} == {
+        "7_2": "Cancelled",
+        "7_3": "Cancelled",
+        "7_4": "ExPyReJobDiedError",
+        "7_5": "Cancelled",
+    }
+    waiting = answer("7                   CANCELLED           0         None")
+    assert {end.reason for end in read_ends(waiting, ids).values()} == {"Cancelled"}
+
+
 def test_one_of_the_two_is_enough() -> None:
     refused = answer("Slurm accounting storage is disabled", 1, "sacct")
     completions = answer("10|COMPLETED|0:0", 0, "sacctc")

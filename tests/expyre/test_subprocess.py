@@ -74,7 +74,10 @@ def test_script_is_standard_input() -> None:
         ("h", ["ls"], {"remsh_cmd": ["s s", "-x"]}, ["s s", "-x", "h", "bash", "-c", "'cd $HOME && ls'"]),
     ],
 )
-def test_dry_run(host: str | None, args: list[str], kwargs: dict[str, Any], argv: list[str]) -> None:
+def test_dry_run(
+    host: str | None, args: list[str], kwargs: dict[str, Any], argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EXPYRE_SSH_CONFIG", raising=False)
     assert subprocess_run(host, args, dry_run=True, **kwargs) == (argv, None)
     assert subprocess_run(host, args, script="é", dry_run=True, **kwargs) == (argv, "é".encode())
 
