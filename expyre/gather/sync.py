@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expyre import stage
-from expyre.errors import TransportError
+from expyre.errors import SchedulerError, TransportError
 from expyre.jobsdb import Change, JobRow
 from expyre.schedulers.messages import end_in_messages
 from expyre.states import (
@@ -105,10 +105,10 @@ def _sync_system(
         if ended:
             system.collect([Path(row.from_dir) for row in ended])
             verdicts.update((row.id, _named(row, verdicts[row.id])) for row in ended)
-    except TransportError as error:
-        if not error.transient:
+    except (TransportError, SchedulerError) as error:
+        if not getattr(error, "transient", True):
             raise
-        # a fault of the way to the host says nothing about any job
+        # a fault of the way to the host, or of its disks, says nothing about any job
         log.warning("%s; trying again later", error)
         return {row.id: row for row in rows}
     step("gather.2")

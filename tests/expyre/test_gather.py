@@ -127,6 +127,22 @@ def test_a_queue_that_cannot_be_asked_kills_nobody(project, queue, monkeypatch):
     assert project.record.row(job.id).unknown_since is None
 
 
+def test_a_disk_that_is_away_kills_nobody(project, queue, tmp_path):
+    rundir = tmp_path / "disk"
+    project.systems["s"].remote_rundir = str(rundir)
+    [job] = started(project)
+    queue.answers = [""]
+    queue.ends = {job.remote_id: End("ExPyReJobDiedError")}
+    rundir.rename(tmp_path / "away")
+    [outcome] = watch([job], timeout=0.3)
+    assert isinstance(outcome.error, TimeoutError)
+    (tmp_path / "away").rename(rundir)
+    run_here(job)
+    for path in job.stage_dir.iterdir():
+        path.replace(rundir / job.stage_dir.name / path.name)
+    assert watch([job])[0].result() == 0
+
+
 def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_result(project, queue, monkeypatch):
     [job] = started(project)
     queue.answers = [RUNNING, ""]
