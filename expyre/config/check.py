@@ -81,6 +81,8 @@ def _scheduler_options(spec: Mapping[str, Any], path: Path) -> Iterator[Mistake]
     from expyre.schedulers import schedulers
 
     known = schedulers[spec["scheduler"]].option_kinds
+    if not known:
+        return  # a class that a program has added may not say what its options are
     for key, value in options.items():
         here = (*path, "scheduler_options", key)
         if key not in known:

@@ -297,6 +297,24 @@ class TestMistakes:
             ({"retry": {"on": ["TimeOut"]}}, "retry: this retry policy makes no sense"),
             ({"scheduler_options": []}, "scheduler_options: [] is not a mapping"),
             ({"rundir_extra": "x"}, "rundir_extra: no such setting of a system"),
+            (
+                {"scheduler": "slurm", "scheduler_options": {"max_runing": 3}},
+                "scheduler_options.max_runing: no such option of slurm, the nearest is 'max_running'",
+            ),
+            (
+                {"scheduler": "sge", "scheduler_options": {"max_running": "many"}},
+                "scheduler_options.max_running: 'many' is not an integer of at least 1",
+            ),
+            (
+                {"scheduler": "pbs", "scheduler_options": {"dialect": "torqe"}},
+                "scheduler_options.dialect: 'torqe' is not known, the nearest is 'torque'",
+            ),
+            ({"scheduler": "sge", "scheduler_options": {"gpu_resource": 2}}, "gpu_resource: 2 is neither a string nor"),
+            ({"scheduler": "local", "scheduler_options": {"grace": "1s"}}, "grace: '1s' is not a number of seconds"),
+            (
+                {"host": "h", "transport": "paramiko", "remsh_cmd": "ssh -4"},
+                "remsh_cmd: means nothing to the transport 'paramiko'",
+            ),
         ],
     )
     def test_of_a_system(self, change: dict[str, Any], message: str, write: Write) -> None:
