@@ -143,13 +143,13 @@ def test_a_node_that_goes_down_is_named(slurm_over_ssh, slurm_env):
 @pytest.mark.slow  # Slurm lets two minutes pass before a job that it has put back into the queue starts again
 def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_ssh, slurm_env):
     slurm_over_ssh()
-    requeued, moved = start(nap, 4, n=2)
+    # on different nodes: a job that is requeued while its node goes down is held by Slurm
+    requeued, moved = (start(nap, 4, header_extra=[f"#SBATCH -w {node}"])[0] for node in ("node1", "node2"))
     for job in (requeued, moved):
         until_running(slurm_env, job)
     slurm_env.run("scontrol", "requeue", requeued.remote_id)
-    node = slurm_env.run("squeue", "-h", "-j", moved.remote_id, "-o", "%N").strip()
-    slurm_env.set_node_down(node)
-    later(3, lambda: slurm_env.set_node_up(node)).join()
+    slurm_env.set_node_down("node2")
+    later(3, lambda: slurm_env.set_node_up("node2")).join()
     outcomes = outcomes_of([requeued, moved], timeout=290, check_interval=1)
     assert [outcome.error for outcome in outcomes] == [None, None]
 
