@@ -120,10 +120,9 @@ def _given_resources(text: str) -> Resources:
 
 def _groups(rows: Iterable[JobRow], changes: Changes) -> list[tuple[LaunchOptions, list[JobRow]]]:
     """Return the jobs by how they are to be submitted: each group is one submission. Others are reported."""
-    groups: dict[tuple[str | None, str | None, str | None], list[JobRow]] = {}
-    for row in rows:
-        groups.setdefault((row.system, row.resources, row.options), []).append(row)
-    known = [(changes.apply(members[0]), members) for members in groups.values()]
+    from expyre.launch import launched_alike
+
+    known = [(changes.apply(members[0]), members) for members in launched_alike(rows)]
     for row in (row for options, members in known if options is None for row in members):
         warn(f"{clean(row.id)}: its system or resources are not recorded; give --on and --resources")
     return [(options, members) for options, members in known if options is not None]

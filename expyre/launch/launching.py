@@ -27,7 +27,7 @@ from expyre.errors import (
 from expyre.jobsdb import Change, JobRow
 from expyre.launch.claim import Claim
 from expyre.launch.commands import Commands
-from expyre.launch.options import LaunchOptions
+from expyre.launch.options import LaunchOptions, launched_alike
 from expyre.owners import owner_token
 from expyre.patience import tries_and_pause
 from expyre.states import CREATED, STARTED, SUBMITTED
@@ -223,8 +223,5 @@ def _details(answer: Submitted) -> dict[str, Any]:
 
 def ids_by_options(rows: Iterable[JobRow]) -> list[tuple[LaunchOptions, list[str]]]:
     """Return the jobs that can be submitted together, with how."""
-    groups: dict[tuple[str | None, str | None, str | None], list[JobRow]] = {}
-    for row in rows:
-        groups.setdefault((row.system, row.resources, row.options), []).append(row)
-    known = [(LaunchOptions.of(members[0]), [row.id for row in members]) for members in groups.values()]
+    known = [(LaunchOptions.of(members[0]), [row.id for row in members]) for members in launched_alike(rows)]
     return [(options, ids) for options, ids in known if options is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,15 @@ from expyre.jobsdb import JobRow
 if TYPE_CHECKING:
     from expyre.resources import Resources
 
-__all__ = ["LaunchOptions"]
+__all__ = ["LaunchOptions", "launched_alike"]
+
+
+def launched_alike(rows: Iterable[JobRow]) -> list[list[JobRow]]:
+    """Return jobs divided by how they were submitted last, or are to be."""
+    groups: dict[tuple[str | None, str | None, str | None], list[JobRow]] = {}
+    for row in rows:
+        groups.setdefault((row.system, row.resources, row.options), []).append(row)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)

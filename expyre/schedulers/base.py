@@ -16,7 +16,6 @@ from expyre.transports import Transport, connect, quoted_directory
 from expyre.units import time_to_HMS
 
 IGNORE_ENV_VARIABLE: Final = "WFL_SCHEDULER_IGNORE_ENV"
-SCHEDULER_PREFIXES: Final = ("SLURM_", "PBS_", "SGE_")
 
 
 @dataclass(frozen=True)

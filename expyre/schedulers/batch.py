@@ -19,7 +19,7 @@ from expyre.schedulers.units import QUEUE_ID_FILE, Batch, Limits, Unit, make_bat
 from expyre.states import End
 from expyre.transports import quoted_directory
 
-__all__ = ["BatchScheduler", "Limits", "Unit", "head_and_body"]
+__all__ = ["BatchScheduler", "Limits", "Unit", "head_and_body", "opening_outputs"]
 
 _IDS_PER_COMMAND = 500
 # Seconds after which a host that does not answer is given up.
@@ -288,6 +288,12 @@ class BatchScheduler(Scheduler):
         )
         arrays = [unit for unit in batch.units if unit.is_array]
         return replace(batch, scripts={u.token: self.array_script(u, batch.unit_directory(u)) for u in arrays})
+
+
+def opening_outputs(sub: Submission) -> str:
+    """Return the shell line by which a job opens its output files itself, where the queue could not."""
+    stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
+    return f"exec >{stem}stdout 2>{stem}stderr"
 
 
 def head_and_body(script: str) -> tuple[list[str], list[str]]:

@@ -11,13 +11,12 @@ from expyre.errors import SchedulerError
 from expyre.schedulers import pbs_read
 from expyre.schedulers.asking import Reply, asking, replies
 from expyre.schedulers.base import Listing, Submission, as_list
-from expyre.schedulers.batch import BatchScheduler, head_and_body
+from expyre.schedulers.batch import BatchScheduler, head_and_body, opening_outputs
 from expyre.schedulers.pbs_ends import STATES, end_of
 from expyre.schedulers.pbs_read import Key, key_of
 from expyre.schedulers.text import short_name
 from expyre.schedulers.units import Limits, Unit
 from expyre.states import HELD, OTHER, QUEUED, End
-from expyre.transports import quoted_directory
 
 __all__ = ["PBS"]
 
@@ -120,8 +119,7 @@ class PBS(BatchScheduler):
         head = [line for line in head if not _OUTPUTS.match(line)]
         if not _PLAIN_PLACE.fullmatch(sub.directory):
             head.append("#PBS -j oe -o /dev/null")
-        stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
-        return "\n".join([*head, f"exec >{stem}stdout 2>{stem}stderr", *body])
+        return "\n".join([*head, opening_outputs(sub), *body])
 
     def array_script(self, unit: Unit, directory: str) -> str:
         """Return the script of an array; PBS leaves what it has to say itself in the unit's directory."""

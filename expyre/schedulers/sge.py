@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -11,13 +10,12 @@ from expyre.errors import SchedulerError
 from expyre.schedulers import sge_read
 from expyre.schedulers.asking import Reply, asking, replies
 from expyre.schedulers.base import Listing, Submission
-from expyre.schedulers.batch import BatchScheduler, head_and_body
+from expyre.schedulers.batch import BatchScheduler, head_and_body, opening_outputs
 from expyre.schedulers.sge_ends import end_of, state_of
 from expyre.schedulers.sge_read import key_of
 from expyre.schedulers.text import short_name
 from expyre.schedulers.units import Limits, Unit
 from expyre.states import END_DIED, HELD, QUEUED, End
-from expyre.transports import quoted_directory
 
 __all__ = ["SGE"]
 
@@ -122,8 +120,7 @@ class SGE(BatchScheduler):
             return text
         head, body = head_and_body(text)
         head = [line for line in head if not _OUTPUTS.match(line)]
-        stem = f"{quoted_directory(sub.directory)}/{shlex.quote(f'job.{sub.id}.')}"
-        return "\n".join([*head, "#$ -j y -o /dev/null", f"exec >{stem}stdout 2>{stem}stderr", *body])
+        return "\n".join([*head, "#$ -j y -o /dev/null", opening_outputs(sub), *body])
 
     def array_script(self, unit: Unit, directory: str) -> str:
         """Return the script of an array; where to run it is told by the command."""

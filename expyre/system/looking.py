@@ -13,8 +13,8 @@ from secrets import token_hex
 
 from expyre import stage
 from expyre.errors import ExPyReError, SchedulerError, TransportError
-from expyre.schedulers.base import Listing, Scheduler
-from expyre.states import ALIVE, UNKNOWN, End
+from expyre.schedulers.base import UNLISTED, Listing, Scheduler
+from expyre.states import ALIVE, End
 from expyre.steps import step
 from expyre.system.model import Look
 from expyre.system.rundir import RunDir
@@ -23,7 +23,6 @@ __all__ = ["look"]
 
 log = logging.getLogger(__name__)
 
-_UNLISTED = Listing(UNKNOWN)
 Listings = dict[str, Listing]
 
 
@@ -52,13 +51,13 @@ def look(scheduler: Scheduler, rundir: RunDir | None, jobs: Mapping[str, tuple[s
     gone = [
         remote_id
         for (remote_id, _), mark in zip(jobs.values(), markers, strict=True)
-        if remote_id and told and not mark.ended and known.get(remote_id, _UNLISTED).state not in ALIVE
+        if remote_id and told and not mark.ended and known.get(remote_id, UNLISTED).state not in ALIVE
     ]
     ends = _ends(scheduler, gone)
     return {
         job_id: Look(listing.state, mark, ends.get(remote_id or ""), listing.reason, told)
         for (job_id, (remote_id, _)), mark in zip(jobs.items(), markers, strict=True)
-        for listing in [known.get(remote_id or "", _UNLISTED)]
+        for listing in [known.get(remote_id or "", UNLISTED)]
     }
 
 
