@@ -5,6 +5,7 @@ Standard library only, Python 3.9; cloudpickle is imported where a pickle needs 
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import pickle
@@ -120,7 +121,11 @@ def serve(end: Any) -> None:
 
 
 def end_process() -> None:
-    """End this process as Python would, but without whatever another process has registered to be done at its end."""
+    """End this process: what was registered to be done at its end is done (MPI is finalised), threads are not awaited."""
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
