@@ -26,7 +26,6 @@ from expyre.executor.worker import Answer, Worker
 
 __all__ = ["Dispatcher"]
 
-_GRACE = 2.0  # seconds that the other ranks have to answer once one has failed or gone
 _LAST_WORDS = 5.0  # seconds that workers have to end by themselves
 _MOST_STILLBORN = 3  # workers, one after the other, that ended before they were ready
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -56,7 +55,7 @@ class Dispatcher:
         self._deaths = Deaths()
         self._stillborn = 0
         self._broken: BaseException | None = None
-        self._closing = self._killing = self._timed = False
+        self._closing = self._killing = False
         self._inbox: deque[Callable[[], None] | Call] = deque()
         self._asleep = False
         self._selector = selectors.DefaultSelector()
@@ -129,8 +128,7 @@ class Dispatcher:
     def _step(self) -> None:
         self._wait(self._patience())
         self._take_inbox()
-        if self._timed or self._faltering():
-            self._look_at_clocks()
+        self._look_at_clocks()
         self._feed()
 
     def _wait(self, timeout: float | None) -> None:
@@ -152,7 +150,6 @@ class Dispatcher:
             what = self._inbox.popleft()
             if isinstance(what, Call):
                 self._ready.append(what)
-                self._timed = self._timed or what.request.max_time is not None
             else:
                 what()
 
@@ -339,30 +336,21 @@ class Dispatcher:
 
     # -- clocks
 
-    def _faltering(self) -> list[Worker]:
-        return [worker for worker in self._workers.values() if worker.faltering_since]
-
     def _look_at_clocks(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers.values()):
-            limit = worker.calls[0].request.max_time if worker.calls else None
-            if limit is not None and now - worker.since >= limit:
-                self._doom(worker, TimedOut(f"{worker.calls[0]} reached its time limit of {limit:g} s and was ended"))
-            elif worker.faltering_since and now - worker.faltering_since >= _GRACE:
-                what = worker.calls[0] if worker.calls else "a worker"
-                self._doom(worker, worker.failure_in_part or WorkerDied(f"{what}: one of its ranks has ended"))
+            due = worker.due()
+            if due is not None and due[0] <= now:
+                self._doom(worker, due[1])
 
     def _patience(self) -> float | None:
         """Return for how many seconds there is nothing to do if nothing is heard; None: for ever."""
-        now = time.monotonic()
-        times = [self._staffing.patience(self._ready, self._workers.values())]
-        times += [each.faltering_since + _GRACE - now for each in self._faltering() if each.doomed is None]
-        if self._timed:
-            for worker in self._workers.values():
-                limit = worker.calls[0].request.max_time if worker.calls else None
-                times.append(None if limit is None or worker.doomed else worker.since + limit - now)
-        known = [each for each in times if each is not None]
-        return max(0.0, min(known)) if known else None
+        left = self._staffing.patience(self._ready, self._workers.values())
+        times = [due[0] for worker in self._workers.values() if (due := worker.due()) is not None]
+        if not times:
+            return left
+        first = max(0.0, min(times) - time.monotonic())
+        return first if left is None else min(left, first)
 
     # -- the end
 

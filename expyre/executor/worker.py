@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from expyre.errors import RemoteTraceback
+from expyre.errors import RemoteTraceback, TimedOut, WorkerDied
 from expyre.executor.calls import Call
 from expyre.executor.channels import Channel
 from expyre.executor.functions import Pickled
@@ -16,7 +16,10 @@ from expyre.node.serving import messages
 from expyre.node.serving.messages import Message, Payload, pack
 from expyre.stage import load_exception
 
-__all__ = ["Answer", "Worker", "exception_in"]
+__all__ = ["Answer", "Worker"]
+
+_GRACE = 2.0  # seconds that the other ranks have to answer once one has failed or gone
+_LAST_WORDS = 10.0  # seconds that a worker of one call has to end after it
 
 
 class Answer:
@@ -182,6 +185,20 @@ class Worker:
         """Note that a rank has hung up."""
         if self.calls and not self.faltering_since:
             self.faltering_since = time.monotonic()
+
+    def due(self) -> tuple[float, BaseException] | None:
+        """Return when the worker has to be ended, and with which error, if nothing is heard of it; None for never."""
+        if self.doomed is not None:
+            return None
+        if self.faltering_since:
+            what = self.calls[0] if self.calls else "a worker"
+            error = self.failure_in_part or WorkerDied(f"{what}: one of its ranks has ended")
+            return self.faltering_since + _GRACE, error
+        if self.calls and (limit := self.calls[0].request.max_time) is not None:
+            return self.since + limit, TimedOut(f"{self.calls[0]} reached its time limit of {limit:g} s and was ended")
+        if self.once and self.ready and not self.calls:
+            return self.since + _LAST_WORDS, WorkerDied("a worker did not end")
+        return None
 
     def take_back(self) -> list[Call]:
         """Return the calls that the worker has not taken, and forget them."""

@@ -121,9 +121,12 @@ def serve(end: Any) -> None:
 
 
 def end_process() -> None:
-    """End this process: what was registered to be done at its end is done (MPI is finalised), threads are not awaited."""
+    """End this process, with what was registered to be done at its end and MPI's own end, but without its threads."""
     try:
         atexit._run_exitfuncs()
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.Finalize()  # otherwise the launcher kills the other ranks
     except BaseException:
         sys.excepthook(*sys.exc_info())
     for stream in (sys.stdout, sys.stderr):
