@@ -240,13 +240,13 @@ class Dispatcher:
         if worker.number not in self._workers:  # its end was heard of in the same round
             return
         channel = worker.channels[rank]
-        if mask & _WRITE:
-            channel.flush()
-            if not channel.waits:
-                self._selector.modify(channel.sock, _READ, partial(self._hear, worker, rank))
         if mask & _READ and not worker.read(rank, self._answered):
             self._unwatch(channel.sock)
             worker.lose(rank)
+        elif channel.waits:  # an answer makes room as well, long before the system calls the socket writable
+            channel.flush()
+        if mask & _WRITE and not channel.waits:
+            self._selector.modify(channel.sock, _READ, partial(self._hear, worker, rank))
 
     def _unwatch(self, sock: socket.socket) -> None:
         with contextlib.suppress(KeyError, ValueError):

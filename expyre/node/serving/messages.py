@@ -27,23 +27,34 @@ LENGTH = struct.Struct("<Q")
 MOST_IN_PACKET = 128 * 1024  # bytes
 _LEAST_LEFT_OUT = 16 * 1024  # bytes; smaller buffers are copied into the pickle
 _MOST_LEFT_OUT = 1000
+_FRAMED = b"\x80\x95"  # how a part of a pickle begins that is no large string of bytes: PROTO or FRAME
 _FD = array.array("i").itemsize
 
 
 class Payload(NamedTuple):
-    """A pickled value: the pickle, and the buffers that it leaves out."""
+    """A pickled value: the pickle, in pieces, and the buffers that it leaves out."""
 
-    data: bytes
+    pieces: List[bytes]  # noqa: UP006
     buffers: List[memoryview]  # noqa: UP006
 
     @property
+    def data(self) -> bytes:
+        """The pickle."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+
+    @property
+    def size(self) -> int:
+        """Size in bytes of the pickle."""
+        return sum(map(len, self.pieces))
+
+    @property
     def nbytes(self) -> int:
-        """Size in bytes."""
-        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+        """Size in bytes of all."""
+        return self.size + sum(buffer.nbytes for buffer in self.buffers)
 
 
 class Message(NamedTuple):
-    """A message that has come."""
+    """A message that has come; without buffers, its pickle is only there until the next one is received."""
 
     kind: int
     token: int
@@ -55,6 +66,12 @@ class Message(NamedTuple):
     def load(self) -> Any:
         """Return the value."""
         return pickle.loads(self.data, buffers=self.buffers)
+
+
+class _Pieces(List[bytes]):  # noqa: UP006  (Python 3.9)
+    """Takes what a pickler writes; large strings of bytes come as they are, without a copy."""
+
+    write = list.append
 
 
 def dump(value: Any) -> Payload:
@@ -77,30 +94,31 @@ def dump(value: Any) -> Payload:
         buffers.append(raw)
         return False
 
+    pieces = _Pieces()
     try:
-        data = pickle.dumps(value, PROTOCOL, buffer_callback=keep)
-        if b"__main__" not in data:
-            return Payload(data, buffers)
-    except Exception:
+        pickle.Pickler(pieces, PROTOCOL, buffer_callback=keep).dump(value)
+        if not any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED):
+            return Payload(pieces, buffers)
+    except Exception:  # cloudpickle may know how
         pass
     import cloudpickle
 
     buffers.clear()
-    data = cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)
-    return Payload(data, buffers)
+    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers)
 
 
-NOTHING = Payload(b"", [])
+NOTHING = Payload([], [])
 
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
-    data, buffers = payload
+    pieces, buffers = payload
     if not buffers:
-        return [HEADER.pack(kind, 0, 0, token, number, len(data), seconds) + data]
+        header = HEADER.pack(kind, 0, 0, token, number, payload.size, seconds)
+        return [header, *pieces]
     lengths = b"".join(LENGTH.pack(buffer.nbytes) for buffer in buffers)
     length = len(lengths) + payload.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + lengths + data, *buffers]
+    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + lengths, *pieces, *buffers]
 
 
 def unpack(header: Any, body: Any) -> Message:
@@ -122,6 +140,7 @@ class Packets:
     """One end of a socket of which each packet is a message."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)  # as much as the system allows
         self.sock = sock
         self._room = bytearray(MOST_IN_PACKET + HEADER.size)
         self._view = memoryview(self._room)
@@ -137,7 +156,7 @@ class Packets:
         size = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces)
         try:
             if size <= MOST_IN_PACKET:
-                self.sock.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                self.sock.sendmsg(pieces)
             else:
                 self._send_aside(pieces)
         except BlockingIOError:
@@ -170,7 +189,7 @@ class Packets:
         header = HEADER.unpack_from(self._room)
         if not header[1]:
             rest = self._view[HEADER.size : size]
-            return unpack(header, bytearray(rest) if header[2] else bytes(rest))
+            return unpack(header, bytearray(rest) if header[2] else rest)
         memory = array.array("i", ancillary[0][2])[0]
         try:
             return unpack(header, mmap.mmap(memory, header[5], mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))

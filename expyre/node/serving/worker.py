@@ -23,7 +23,7 @@ __all__ = ["end_process", "failure", "missing_arguments", "serve"]
 def failure(error: BaseException) -> Payload:
     """Return an exception, and its traceback as text, as plain data that can be read anywhere."""
     data = (runner.exception_bytes(error), runner.error_text(error).partition("\n")[2])
-    return Payload(pickle.dumps(data, messages.PROTOCOL), [])
+    return Payload([pickle.dumps(data, messages.PROTOCOL)], [])
 
 
 def missing_arguments(
