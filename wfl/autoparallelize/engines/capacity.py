@@ -79,9 +79,7 @@ def _parsl_executors(pool: Any) -> Iterator[Any]:
 def _parsl_workers(executor: Any) -> int:
     if hasattr(executor, "max_threads"):
         return int(executor.max_threads)
-    provider = executor.provider
-    to_come = provider.max_blocks * provider.nodes_per_block * executor.workers_per_node
-    there = 0
-    if hasattr(executor, "connected_managers"):
+    provider, there = executor.provider, 0
+    with contextlib.suppress(Exception):  # not of all kinds, and not while it does not answer
         there = sum(manager["worker_count"] for manager in executor.connected_managers())
-    return max(int(to_come), there)
+    return max(there, int(provider.max_blocks * provider.nodes_per_block * executor.workers_per_node))

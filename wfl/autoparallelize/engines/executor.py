@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import uuid
@@ -30,6 +32,7 @@ _DEATHS = frozenset({"KilledWorker", "WorkerLost", "ManagerLost"})
 abandoned: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 """What nobody waits for any more and could not be cancelled."""
 
+_Parcel = tuple[list[str], bytes]  # where the script finds modules that are not installed; the task, pickled
 _Answer = tuple[bool, float, bytes]  # did it work; seconds that it took; results or failure, pickled
 
 # ------------------------------------------------------------------------------------------- in the workers
@@ -38,12 +41,12 @@ _tasks: OrderedDict[str, Task] = OrderedDict()
 _lock = threading.Lock()
 
 
-def run_batch(token: str, task_blob: bytes | None, data: bytes) -> _Answer | None:
+def run_batch(token: str, parcel: _Parcel | None, data: bytes) -> _Answer | None:
     """Run a batch of chunks, in a worker; None if it does not know the task yet."""
     start = time.perf_counter()
     inside = inside_operation.set(True)
     try:
-        task = _known_task(token, task_blob)
+        task = _known_task(token, parcel)
         if task is None:
             return None
         results = task.run(*wire.load(data))
@@ -54,13 +57,15 @@ def run_batch(token: str, task_blob: bytes | None, data: bytes) -> _Answer | Non
         inside_operation.reset(inside)
 
 
-def _known_task(token: str, task_blob: bytes | None) -> Task | None:
+def _known_task(token: str, parcel: _Parcel | None) -> Task | None:
     """Return the task of a token; at the first time in a process, unpickle it and run its initializer."""
     with _lock:
         if token not in _tasks:
-            if task_blob is None:
+            if parcel is None:
                 return None
-            task: Task = wire.load(task_blob)
+            import_path, blob = parcel
+            sys.path.extend(directory for directory in import_path if directory not in sys.path)
+            task: Task = wire.load(blob)
             task.initialize()
             _tasks[token] = task
             while len(_tasks) > _MOST_TASKS_KEPT:
@@ -69,6 +74,13 @@ def _known_task(token: str, task_blob: bytes | None) -> Task | None:
 
 
 # ------------------------------------------------------------------------------------------- in the script
+
+
+def _own_import_path() -> list[str]:
+    """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
+    installed = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
+    places = [os.path.abspath(place) for place in sys.path]
+    return [place for place in places if not place.startswith(installed)]
 
 
 class ExecutorEngine:
@@ -104,14 +116,14 @@ class _Run:
         self.order = InOrder(chunks.position, chunks.keeper)
         self.batches = Batches(task.name, chunks, self.order)
         self.pending: dict[Future[_Answer | None], Batch] = {}
-        self.blob = b""
+        self.parcel: _Parcel = ([], b"")
         self.sent = 0
         self.suspects: deque[Batch] = deque()
         if isinstance(executor, ThreadPoolExecutor):
             _tasks[self.token] = task
             task.initialize()
         else:
-            self.blob = wire.dump_task(task)
+            self.parcel = (_own_import_path(), wire.dump_task(task))
 
     def results(self) -> Iterator[Done]:
         while True:
@@ -138,7 +150,11 @@ class _Run:
             batch = self.batches.take(not self.order.full)
             if batch is None:
                 return
-            self.submit(batch, with_task=self.sent < workers or len(self.blob) < _SMALL_TASK)
+            self.submit(batch, with_task=self.sent < workers or self.small_task)
+
+    @property
+    def small_task(self) -> bool:
+        return len(self.parcel[1]) < _SMALL_TASK
 
     def withdraw(self) -> None:
         """Take back what has not begun."""
@@ -148,8 +164,8 @@ class _Run:
     def submit(self, batch: Batch, *, with_task: bool) -> None:
         self.sent += 1
         try:
-            blob = self.blob if with_task else None
-            self.pending[self.executor.submit(run_batch, self.token, blob, batch.data)] = batch
+            parcel = self.parcel if with_task else None
+            self.pending[self.executor.submit(run_batch, self.token, parcel, batch.data)] = batch
         except BrokenExecutor as error:
             raise self.broken([batch]) from error
 
