@@ -100,6 +100,7 @@ def refuse_five(items: list[int]) -> list[int]:
 
 
 def kill_at_seven(items: list[int], directory: str) -> None:
+    time.sleep(0.3 if 7 in items else 0.02)  # until another chunk waits for this worker, and goes down with it
     for i in items:
         if i == 7:
             os.kill(os.getpid(), signal.SIGKILL)

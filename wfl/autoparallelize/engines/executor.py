@@ -41,8 +41,11 @@ _tasks: OrderedDict[str, Task] = OrderedDict()
 _lock = threading.Lock()
 
 
-def run_batch(token: str, parcel: _Parcel | None, data: bytes) -> _Answer | None:
-    """Run a batch of chunks, in a worker; None if it does not know the task yet."""
+def run_batch(token: str, number: int, parcel: _Parcel | None, data: bytes) -> _Answer | None:
+    """Run a batch of chunks, in a worker; None if it does not know the task yet.
+
+    The number makes a second try another call: Dask gives the same result, or failure, to the same call.
+    """
     start = time.perf_counter()
     inside = inside_operation.set(True)
     try:
@@ -165,7 +168,7 @@ class _Run:
         self.sent += 1
         try:
             parcel = self.parcel if with_task else None
-            self.pending[self.executor.submit(run_batch, self.token, parcel, batch.data)] = batch
+            self.pending[self.executor.submit(run_batch, self.token, self.sent, parcel, batch.data)] = batch
         except BrokenExecutor as error:
             raise self.broken([batch]) from error
 
