@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ _Answer = tuple[bool, float, bytes]  # did it work; seconds that it took; result
 # ------------------------------------------------------------------------------------------- in the workers
 
 _tasks: OrderedDict[str, Task] = OrderedDict()
+_tasks_of_threads: dict[str, Task] = {}
 _lock = threading.Lock()
 
 
@@ -62,6 +64,8 @@ def run_batch(token: str, number: int, parcel: _Parcel | None, data: bytes) -> _
 
 def _known_task(token: str, parcel: _Parcel | None) -> Task | None:
     """Return the task of a token; at the first time in a process, unpickle it and run its initializer."""
+    if token in _tasks_of_threads:
+        return _tasks_of_threads[token]
     with _lock:
         if token not in _tasks:
             if parcel is None:
@@ -81,7 +85,8 @@ def _known_task(token: str, parcel: _Parcel | None) -> Task | None:
 
 def _own_import_path() -> list[str]:
     """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
-    installed = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
+    known = sysconfig.get_paths()
+    installed = tuple(known[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
     places = [os.path.abspath(place) for place in sys.path]
     return [place for place in places if not place.startswith(installed)]
 
@@ -107,6 +112,7 @@ class ExecutorEngine:
             abandoned.update(future for future in run.pending if not cancelled(future))
             with _lock:
                 _tasks.pop(run.token, None)
+                _tasks_of_threads.pop(run.token, None)
 
 
 class _Run:
@@ -123,7 +129,7 @@ class _Run:
         self.sent = 0
         self.suspects: deque[Batch] = deque()
         if isinstance(executor, ThreadPoolExecutor):
-            _tasks[self.token] = task
+            _tasks_of_threads[self.token] = task
             task.initialize()
         else:
             self.parcel = (_own_import_path(), wire.dump_task(task))
