@@ -36,9 +36,7 @@ def dask() -> Executor:
     # a task during which a worker died is not tried on three others
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
-    executor = Client(cluster).get_executor()
-    executor.cluster = cluster  # which ends when nobody knows it
-    return executor
+    return Client(cluster).get_executor()
 
 
 def parsl(directory: str = "runinfo") -> Executor:
@@ -62,7 +60,7 @@ def _parsl(provider: Any, directory: str) -> Executor:
     find_programs()
     executor = HighThroughputExecutor(
         address="127.0.0.1", max_workers_per_node=2, provider=provider, encrypted=False,
-        heartbeat_period=1, heartbeat_threshold=30,  # seconds: how soon it is seen that a worker has died
+        heartbeat_period=1,  # seconds: how soon it is seen that a worker has died
     )
     config = Config([executor], run_dir=directory, strategy="none", strategy_period=0.2, initialize_logging=False)
     return ParslPoolExecutor(config)

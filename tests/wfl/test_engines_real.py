@@ -56,8 +56,8 @@ def carrier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Carrier(name, executor, cluster)
         executor.shutdown(wait=True)
         if name == "dask":
+            executor._client.cluster.close()
             executor._client.close()
-            executor.cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_mpi(expected: dict[str, Any], tmp_path: Path) -> None:
         pytest.skip("no mpiexec next to this Python")
     command = [str(LAUNCHER), "-n", "3", sys.executable, "-m", "mpi4py.futures", str(HERE / "engine_calls.py")]
     env = {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
-    done = subprocess.run([*command, str(tmp_path / "outcomes")], env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*command, str(tmp_path / "outcomes")], env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     outcomes = pickle.loads((tmp_path / "outcomes").read_bytes())
     assert 2 < outcomes.pop("flight") <= 4
