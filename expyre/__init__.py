@@ -12,6 +12,7 @@ from expyre.errors import ExPyReJobDiedError as ExPyReJobDiedError
 from expyre.errors import ExPyReTimeoutError as ExPyReTimeoutError
 
 if TYPE_CHECKING:
+    from expyre.executor import Executor as Executor
     from expyre.func import ExPyRe as ExPyRe
     from expyre.node.runner import time_left as time_left
     from expyre.resources import Resources as Resources
@@ -20,10 +21,20 @@ if TYPE_CHECKING:
     systems: dict[str, System]
 
 __version__ = "0.1.0"
-__all__ = ["ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "Resources", "__version__", "systems", "time_left"]
+__all__ = [
+    "ExPyRe",
+    "ExPyReJobDiedError",
+    "ExPyReTimeoutError",
+    "Executor",
+    "Resources",
+    "__version__",
+    "systems",
+    "time_left",
+]
 
 _LAZY = {
     "ExPyRe": "expyre.func",
+    "Executor": "expyre.executor",
     "Resources": "expyre.resources",
     "systems": "expyre.config",
     "time_left": "expyre.node.runner",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
+
 __all__ = [
     "AuthenticationError",
     "Cancelled",
@@ -10,6 +12,7 @@ __all__ = [
     "ExPyReJobDiedError",
     "ExPyReTimeoutError",
     "GatherError",
+    "InputFailed",
     "InvalidCallError",
     "JobNotFoundError",
     "KeyUnstableError",
@@ -27,6 +30,7 @@ __all__ = [
     "SubmitFailed",
     "TimedOut",
     "TransportError",
+    "WorkerDied",
 ]
 
 
@@ -127,6 +131,14 @@ class Preempted(ExPyReJobDiedError):
 
 class Cancelled(ExPyReJobDiedError):
     """Raised when somebody cancelled the job."""
+
+
+class WorkerDied(ExPyReJobDiedError, BrokenExecutor):
+    """Raised when the process that worked on a call ended under it, or could not be started."""
+
+
+class InputFailed(ExPyReError):
+    """Raised when a call cannot run because a call whose result it needs has failed; its cause is that failure."""
 
 
 class Lost(ExPyReJobDiedError):

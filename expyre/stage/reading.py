@@ -122,7 +122,7 @@ def read_exception(directory: str | Path, key: bytes | None) -> BaseException | 
     path = Path(directory) / names.EXCEPTION
     if not path.exists():
         return None
-    exc = _load_exception(_verified(path, key))
+    exc = load_exception(_verified(path, key))
     exc.__cause__ = RemoteTraceback(error_text(directory))
     return exc
 
@@ -173,8 +173,8 @@ def _verified(path: Path, key: bytes | None) -> memoryview:
         raise StageError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
-def _load_exception(payload: memoryview) -> BaseException:
-    """Return the exception itself, or one made from its stand-in."""
+def load_exception(payload: memoryview) -> BaseException:
+    """Return the exception in what `expyre.node.runner.exception_bytes` has made, or one made from its stand-in."""
     (length,) = struct.unpack(">Q", payload[-8:])
     try:
         exc = pickle.loads(payload[:length])

@@ -1,0 +1,125 @@
+"""What carries the calls of an executor, by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from expyre.executor.calls import Backend
+from expyre.executor.launching import COMMANDS, Launcher
+from expyre.executor.places import Claims, Machine
+from expyre.executor.requests import Request
+from expyre.node import machine
+
+__all__ = ["BACKENDS", "Options", "make_dispatcher", "recognise"]
+
+BACKENDS = ("local", "mpi", "slurm", "flux")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an executor was asked for, checked.
+
+    Attributes
+    ----------
+    backend
+        One of `BACKENDS`, or the name of a system.
+    request
+        What each worker, or call, asks for.
+    max_workers, max_cores
+        Limits for all together; None if not given.
+    block_allocation, init_function, restart_limit, hostname_localhost
+        As in `Executor`.
+    refresh_rate
+        Seconds between two looks where nothing else tells of results.
+    executor
+        Runs the calls instead of the backend; None for none.
+    cache, cache_directory
+        Whether results are kept, and where; None for the usual place.
+    """
+
+    backend: str
+    request: Request
+    max_workers: int | None = None
+    max_cores: int | None = None
+    block_allocation: bool = False
+    init_function: Callable[[], dict[str, Any]] | None = None
+    restart_limit: int = 0
+    hostname_localhost: bool | None = None
+    refresh_rate: float = 0.01
+    executor: Executor | None = None
+    cache: bool = False
+    cache_directory: str | None = None
+
+
+def recognise() -> str:
+    """Return the backend for where this script runs: in a Flux instance, in a job of Slurm, or anywhere else."""
+    if os.environ.get("FLUX_URI") and shutil.which("flux"):
+        return "flux"
+    if os.environ.get("SLURM_JOB_ID") and shutil.which("srun"):
+        return "slurm"
+    return "local"
+
+
+def make_dispatcher(options: Options) -> Backend:
+    """Return a backend whose workers are connected by sockets."""
+    from expyre.executor.dispatcher import Dispatcher
+    from expyre.executor.pickling import setup_payload
+    from expyre.executor.settings import Settings
+
+    away = options.backend in ("slurm", "flux")
+    slots = _slots(options, away)
+    claims = Claims()
+    cores = [] if away or options.request.oversubscribe else claims.claim(slots)
+    launcher = Launcher(COMMANDS[options.backend], always=away, host=_host(options) if away else None)
+    settings = Settings(
+        request=options.request,
+        max_workers=options.max_workers or max(1, slots // options.request.slots),
+        machine=Machine(slots, cores, _gpus(options, away), claims),
+        launcher=launcher,
+        block=options.block_allocation,
+        init_payload=setup_payload(options.init_function),
+        restart_limit=options.restart_limit,
+    )
+    return Dispatcher(settings)
+
+
+def _slots(options: Options, away: bool) -> int:
+    if options.max_cores is not None:
+        return options.max_cores
+    if options.max_workers is not None:
+        return options.max_workers * options.request.slots
+    return (_allocated() if away else None) or machine.cores()
+
+
+def _allocated() -> int | None:
+    """Return how many cores the job of Slurm that this script runs in has."""
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))  # "8", "8(x2),4"
+    return sum(int(each) * int(times or 1) for each, times in parts) or None
+
+
+def _gpus(options: Options, away: bool) -> list[str]:
+    """Return the ids of the GPUs that there are; where the queue assigns them, as many names as it may have."""
+    if not away:
+        return machine.gpus()
+    return [str(i) for i in range((options.max_workers or 1000) * max(1, options.request.gpus))]
+
+
+def _host(options: Options) -> str | None:
+    """Return the name by which workers reach this machine; None if all are on it."""
+    if options.hostname_localhost:
+        return "localhost"
+    if options.backend == "slurm" and os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1" and _script_is_on_node():
+        return None
+    return socket.gethostname()
+
+
+def _script_is_on_node() -> bool:
+    """Return whether this script itself runs on the node of the job, not where ``salloc`` was called."""
+    return "SLURMD_NODENAME" in os.environ

@@ -1,0 +1,115 @@
+"""A call that was submitted."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Protocol
+
+from expyre.executor.arguments import with_results
+from expyre.executor.functions import Pickled
+from expyre.executor.requests import Request
+from expyre.node.serving.messages import Payload
+
+__all__ = ["Backend", "Call", "name_of"]
+
+_numbers = itertools.count(1)
+
+
+class Call:
+    """A call on its way.
+
+    Attributes
+    ----------
+    number
+        Distinguishes it from all other calls of this process, counted in the order of submission.
+    function, args, kwargs
+        What is called; the arguments are dropped once they are pickled.
+    request
+        What it asks for.
+    future
+        The user's handle on it.
+    pickled, payload
+        The pickled function and the pickled arguments.
+    tries
+        How often a worker has died with it.
+    """
+
+    __slots__ = ("args", "function", "future", "kwargs", "number", "payload", "pickled", "request", "tries")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        request: Request,
+    ) -> None:
+        self.number = next(_numbers)
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.request = request
+        self.future: Future[Any] = Future()
+        self.pickled: Pickled | None = None
+        self.payload: Payload | None = None
+        self.tries = 0
+
+    def __str__(self) -> str:
+        return f"call {self.number} of {name_of(self.function)}"
+
+    def resolve(self) -> None:
+        """Replace futures among the arguments by their results."""
+        self.args = with_results(tuple(self.args))
+        self.kwargs = with_results(dict(self.kwargs))
+
+    def begin(self) -> bool:
+        """Mark the future as running; False if it was cancelled."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
+    def end(self, ok: bool, value: Any) -> None:
+        """End the call with a value, or with an exception."""
+        with contextlib.suppress(InvalidStateError):  # somebody else has set it
+            if ok:
+                self.future.set_result(value)
+            else:
+                self.future.set_exception(value)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error, unless it was cancelled."""
+        if not self.future.done() and self.begin():
+            self.end(False, error)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what a function is called in messages."""
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+class Backend(Protocol):
+    """Carries calls that wait for nothing; each method may be called from any thread."""
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError if a request can never be met."""
+        ...
+
+    def take(self, call: Call) -> None:
+        """Take a call; its future will get a result or an exception."""
+        ...
+
+    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
+        """Take no more calls; end when those that were taken are done.
+
+        Parameters
+        ----------
+        cancel
+            Cancel calls that have not begun.
+        kill
+            End those that have.
+        """
+        ...
+
+    def join(self) -> None:
+        """Wait until all is over and nothing is left behind."""
+        ...

@@ -1,0 +1,167 @@
+"""The script's ends of the connections to workers; none of them ever makes the script wait."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from expyre.node.serving.messages import HEADER, Assembler, Message, Packets, unpack
+
+__all__ = ["Channel", "PacketChannel", "StreamChannel"]
+
+_READ = 256 * 1024
+
+
+class Channel(Protocol):
+    """A connection to a worker, or to one of its ranks."""
+
+    sock: socket.socket
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for room to be sent."""
+        ...
+
+    def send(self, pieces: list[Any]) -> None:
+        """Send a message, as soon as there is room; nothing happens if there is nobody."""
+        ...
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room now."""
+        ...
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what has come, until there is nothing now.
+
+        Raises
+        ------
+        EOFError
+            Nothing will ever come.
+        """
+        ...
+
+    def take_back(self) -> list[Message]:
+        """Return the messages that the worker has not taken, in order, and now never will."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class PacketChannel:
+    """A connection on this machine. What the worker has not read can be taken back, since its end is held here too."""
+
+    def __init__(self, mine: socket.socket, theirs: socket.socket) -> None:
+        mine.setblocking(False)
+        self.sock = mine
+        self._end = Packets(mine)
+        self._theirs = theirs
+        self._waiting: deque[list[Any]] = deque()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for room to be sent."""
+        return bool(self._waiting)
+
+    def send(self, pieces: list[Any]) -> None:
+        """Send a message, as soon as there is room."""
+        self._waiting.append(pieces)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room now."""
+        try:
+            while self._waiting and self._end.send(self._waiting[0]):
+                self._waiting.popleft()
+        except ConnectionError:
+            self._waiting.clear()
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what has come; that the worker has ended is told by its keeper."""
+        try:
+            while (message := self._end.receive()) is not None:
+                yield message
+        except (BlockingIOError, ConnectionError):
+            return
+
+    def take_back(self) -> list[Message]:
+        """Return the messages that the worker has not taken, in order, and now never will."""
+        taken: list[Message] = []
+        end = Packets(self._theirs)
+        try:
+            while (message := end.receive(socket.MSG_DONTWAIT)) is not None:
+                taken.append(message)
+        except (BlockingIOError, ConnectionError):
+            pass
+        taken += map(_unsent, self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()
+        self._theirs.close()
+
+
+def _unsent(pieces: list[Any]) -> Message:
+    """Return the message that would have come of pieces that were not sent."""
+    whole = b"".join(pieces)
+    return unpack(HEADER.unpack_from(whole), bytearray(whole[HEADER.size :]))
+
+
+class StreamChannel:
+    """A connection to a rank that a command has started, or to a worker where there are no packets."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._assembler = Assembler()
+        self._waiting: deque[memoryview] = deque()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for room to be sent."""
+        return bool(self._waiting)
+
+    def send(self, pieces: list[Any]) -> None:
+        """Send a message, as soon as there is room."""
+        self._waiting.extend(memoryview(piece).cast("B") for piece in pieces)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room now."""
+        try:
+            while self._waiting:
+                rest = self._waiting[0][self.sock.send(self._waiting[0]) :]
+                if rest.nbytes:
+                    self._waiting[0] = rest
+                else:
+                    self._waiting.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._waiting.clear()
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what has come, until there is nothing now."""
+        while True:
+            try:
+                data = self.sock.recv(_READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                raise EOFError
+            yield from self._assembler.feed(data)
+
+    def take_back(self) -> list[Message]:
+        """Return nothing: what has been sent cannot be taken back."""
+        return []
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()

@@ -1,0 +1,58 @@
+"""How workers ended that should not have, in words and as errors."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from expyre.errors import ExPyReJobDiedError, OutOfMemory, WorkerDied
+
+__all__ = ["Deaths", "how"]
+
+
+class Deaths:
+    """Tells what a worker died of."""
+
+    def __init__(self) -> None:
+        self._out_of_memory = _kills_for_memory()
+
+    def error(self, what: object, note: Mapping[str, Any]) -> ExPyReJobDiedError:
+        """Return the error for a call whose worker has ended.
+
+        Parameters
+        ----------
+        what
+            What the worker was doing.
+        note
+            What the keeper says of it.
+        """
+        kills, before = _kills_for_memory(), self._out_of_memory
+        self._out_of_memory = kills
+        if note["status"] == -signal.SIGKILL and kills > before:
+            return OutOfMemory(f"{what}: the system killed its worker because memory had run out; use fewer workers")
+        return WorkerDied(f"{what}: its worker {how(note)}")
+
+
+def how(note: Mapping[str, Any]) -> str:
+    """Return how a process ended, in words."""
+    if note.get("why"):
+        return f"did not start: {note['why']}" if note["status"] == 127 else str(note["why"])
+    status = note["status"]
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _kills_for_memory() -> int:
+    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0

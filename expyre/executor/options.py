@@ -1,0 +1,71 @@
+"""From what a caller of `Executor` says to checked options; all mistakes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from expyre.executor.backends import Options, recognise
+from expyre.executor.requests import Mistakes, Request, natural, positive
+
+__all__ = ["read_options"]
+
+_OF_A_REQUEST = (
+    "cores_per_worker", "threads_per_core", "gpus_per_worker", "oversubscribe", "cwd", "command_line_argument_lst",
+    "max_time",
+)  # fmt: skip
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Return the options in the parameters of `Executor`.
+
+    Raises
+    ------
+    RequestError
+        Lists everything that is wrong.
+    """
+    mistakes = Mistakes("Executor")
+    resources = {name: given[name] for name in _OF_A_REQUEST if given[name] is not None}
+    request = Request.read({**resources, **(given["resource_dict"] or {})}, mistakes)
+    block, init = bool(given["block_allocation"]), given["init_function"]
+    if init is not None and not callable(init):
+        mistakes.add(f"init_function={init!r} is not a function")
+    if init is not None and not block:
+        mistakes.add("init_function needs block_allocation=True: without it each call has a new process")
+    options = Options(
+        backend=_backend(given, mistakes),
+        request=request,
+        max_workers=_number("max_workers", given, mistakes),
+        max_cores=_number("max_cores", given, mistakes),
+        block_allocation=block,
+        init_function=init,
+        restart_limit=mistakes.check("restart_limit", given["restart_limit"], natural) or 0,
+        hostname_localhost=given["hostname_localhost"],
+        refresh_rate=mistakes.check("refresh_rate", given["refresh_rate"], _interval) or 0.01,
+        executor=given["executor"],
+        cache_directory=given["cache_directory"],
+        cache=bool(given["cache"] or given["cache_directory"]),
+    )
+    mistakes.finish()
+    return options
+
+
+def _number(name: str, given: Mapping[str, Any], mistakes: Mistakes) -> int | None:
+    return None if given[name] is None else mistakes.check(name, given[name], positive)
+
+
+def _interval(value: Any) -> float:
+    number = float(value)
+    if not number > 0:
+        raise ValueError("must be more than 0 s")
+    return number
+
+
+def _backend(given: Mapping[str, Any], mistakes: Mistakes) -> str:
+    name = given["backend"]
+    if name is not None and not isinstance(name, str):
+        mistakes.add(f"backend={name!r} must be the name of a backend or of a system")
+        return "local"
+    if given["executor"] is not None and not hasattr(given["executor"], "submit"):
+        mistakes.add(f"executor={given['executor']!r} has no method submit")
+    return name or recognise()

@@ -1,0 +1,97 @@
+"""Calls become pickles when they are submitted, as long as not too much of them waits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from expyre.errors import RequestError
+from expyre.executor.calls import Call
+from expyre.executor.functions import Functions
+from expyre.node.serving.messages import Payload, dump
+
+__all__ = ["Pickles"]
+
+_MOST_BYTES = 256 * 1024**2
+
+
+class Pickles:
+    """Pickles calls.
+
+    What a caller does to an argument after the call was submitted does not change the call, except to large arrays,
+    which are not copied, and while more than 256 MB of pickles wait: then a call is pickled when its turn comes, so
+    that ten thousand calls with the same large argument do not need as many copies of it.
+    """
+
+    def __init__(self) -> None:
+        self.functions = Functions()
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def early(self, call: Call) -> None:
+        """Pickle a call if there is room.
+
+        Raises
+        ------
+        RequestError
+            It cannot be pickled; says which part of it.
+        """
+        if self._bytes < _MOST_BYTES:
+            self.now(call)
+
+    def now(self, call: Call) -> None:
+        """Pickle a call unless that was done before.
+
+        Raises
+        ------
+        RequestError
+            It cannot be pickled; says which part of it.
+        """
+        if call.payload is None:
+            call.pickled, call.payload = self._dump(call)
+            call.args, call.kwargs = (), {}
+            self._count(call.payload.nbytes)
+
+    def _dump(self, call: Call) -> Any:
+        try:
+            return self.functions.pickled(call.function), dump((call.args, call.kwargs))
+        except Exception as error:
+            parts = {"the function": call.function}
+            parts |= {f"args[{i}]": value for i, value in enumerate(call.args)}
+            parts |= {f"kwargs[{name!r}]": value for name, value in call.kwargs.items()}
+            reasons = [reason for name, value in parts.items() if (reason := _refusal(name, value))]
+            raise RequestError(f"{call} cannot be sent to a worker: {'; '.join(reasons) or error}") from error
+
+    def done(self, call: Call) -> None:
+        """Forget the pickle of a call that has ended."""
+        if call.payload is not None:
+            self._count(-call.payload.nbytes)
+            call.payload = call.pickled = None
+
+    def _count(self, nbytes: int) -> None:
+        with self._lock:
+            self._bytes += nbytes
+
+
+def _refusal(name: str, value: Any) -> str:
+    try:
+        dump(value)
+    except Exception as error:
+        return f"{name} is a {type(value).__module__}.{type(value).__qualname__} ({error})"
+    return ""
+
+
+def setup_payload(function: Any) -> Payload | None:
+    """Return the pickle of an ``init_function``; None without one.
+
+    Raises
+    ------
+    RequestError
+        It cannot be pickled.
+    """
+    if function is None:
+        return None
+    try:
+        return dump(function)
+    except Exception as error:
+        raise RequestError(f"init_function cannot be sent to a worker: {error}") from error

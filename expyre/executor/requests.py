@@ -1,0 +1,178 @@
+"""What a call, or each worker, asks for: cores, threads, GPUs, a directory, a time limit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from expyre.errors import RequestError
+from expyre.units import time_to_sec
+
+__all__ = ["Mistakes", "Request"]
+
+_SAME = {"cores_per_worker": "cores"}
+# of the executor as a whole; some callers repeat them for each call
+_NOT_OF_A_CALL = ("executor", "hostname_localhost")
+
+
+class Mistakes:
+    """Collects what is wrong with a request, so that all of it is reported at once."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._found: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Note a mistake."""
+        self._found.append(text)
+
+    def check(self, name: str, value: Any, read: Callable[[Any], Any]) -> Any:
+        """Return ``read(value)``; note what its ValueError or TypeError says, and return None."""
+        try:
+            return read(value)
+        except (ValueError, TypeError) as error:
+            self.add(f"{name}={value!r}: {error}")
+            return None
+
+    def finish(self) -> None:
+        """Raise RequestError if there is any mistake."""
+        if self._found:
+            raise RequestError(f"{self._what}: " + "; ".join(self._found))
+
+
+def positive(value: Any) -> int:
+    """Return a positive integer."""
+    return _integer(value, 1)
+
+
+def natural(value: Any) -> int:
+    """Return an integer that is not negative."""
+    return _integer(value, 0)
+
+
+def _integer(value: Any, least: int) -> int:
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"must be an integer of at least {least}") from None
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"must be an integer of at least {least}")
+    return int(number)
+
+
+def truth(value: Any) -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool):
+        raise TypeError("must be True or False")
+    return value
+
+
+def directory(value: Any) -> str | None:
+    """Return the absolute path of a directory that exists or can be made; None stays None."""
+    if value is None:
+        return None
+    path: str = os.path.abspath(os.path.expanduser(os.fspath(value)))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError("is not a directory")
+    return path
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Return words of a command line."""
+    if value is None:
+        return ()
+    if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+        raise TypeError('must be a list of words, such as ["--exclusive", "--mem=4G"]')
+    return tuple(value)
+
+
+def seconds(value: Any) -> float | None:
+    """Return a time limit in seconds, from a number or a time such as ``10m``."""
+    if value is None:
+        return None
+    limit = float(value) if isinstance(value, int | float) else float(time_to_sec(value) or 0)
+    if not limit > 0:
+        raise ValueError("must be more than 0 s")
+    return limit
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call, or one worker that serves calls, asks for.
+
+    Attributes
+    ----------
+    cores
+        Cores; more than one means as many MPI ranks, each of which runs the function.
+    threads_per_core
+        Threads of each rank.
+    gpus
+        GPUs, of all ranks together.
+    cwd
+        Directory to work in; None for that of the script.
+    oversubscribe
+        Share cores and GPUs with other calls, unpinned.
+    command_line_argument_lst
+        Further words for the command that starts a worker (``srun``, ``mpiexec``, ``flux run``).
+    max_time
+        Seconds after which a call that still runs is ended; None for no limit.
+    """
+
+    cores: int = 1
+    threads_per_core: int = 1
+    gpus: int = 0
+    cwd: str | None = None
+    oversubscribe: bool = False
+    command_line_argument_lst: tuple[str, ...] = ()
+    max_time: float | None = None
+
+    @property
+    def slots(self) -> int:
+        """Cores that are taken while a call runs: those of all threads of all ranks."""
+        return self.cores * self.threads_per_core
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], mistakes: Mistakes, default: Request | None = None) -> Request:
+        """Return the request in a mapping, what it leaves out from another request; mistakes are noted.
+
+        Known keys are the attributes, and ``gpus_per_core``, ``cores_per_worker`` and ``gpus_per_worker``.
+        """
+        default = default or cls()
+        given = {_SAME.get(name, name): value for name, value in given.items() if name not in _NOT_OF_A_CALL}
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in _READERS:
+                found[name] = mistakes.check(name, value, _READERS[name])
+            elif name not in ("gpus_per_worker", "gpus_per_core"):
+                near = get_close_matches(name, [*_READERS, "gpus_per_core", "gpus_per_worker"], n=1)
+                mistakes.add(f"{name!r} is unknown" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        cores = found.get("cores") or default.cores
+        found.update(_gpus(given, cores, default, mistakes))
+        return cls(**{**vars(default), **{name: value for name, value in found.items() if value is not None}})
+
+
+def _gpus(given: Mapping[str, Any], cores: int, default: Request, mistakes: Mistakes) -> dict[str, Any]:
+    """Return the number of GPUs in all, however it was said."""
+    numbers = {}
+    for name, factor in (("gpus_per_worker", 1), ("gpus_per_core", cores)):
+        if given.get(name) is not None:
+            number = mistakes.check(name, given[name], natural)
+            if number is not None:
+                numbers[name] = number * factor
+    if len(set(numbers.values()) - {0}) > 1:
+        mistakes.add(f"gpus_per_worker and gpus_per_core={given['gpus_per_core']} contradict each other")
+    return {"gpus": max(numbers.values())} if numbers else {}
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "cores": positive,
+    "threads_per_core": positive,
+    "gpus": natural,
+    "cwd": directory,
+    "oversubscribe": truth,
+    "command_line_argument_lst": words,
+    "max_time": seconds,
+}

@@ -1,0 +1,51 @@
+"""The processes that a process has started, and how to end them with it.
+
+Standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+__all__ = ["descendants", "end_group", "end_tree"]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have; [] where /proc is not there."""
+    children: dict[int, list[int]] = {}
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    for each in pids:
+        try:
+            with open(f"/proc/{each}/stat", "rb") as file:
+                # the second field is the command in parentheses and may contain anything
+                children.setdefault(int(file.read().rpartition(b")")[2].split()[1]), []).append(each)
+        except (OSError, IndexError, ValueError):
+            continue
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        new = children.get(todo.pop(), [])
+        found += new
+        todo += new
+    return found
+
+
+def end_group(leader: int) -> None:
+    """Kill what there is of the process group of a process, which itself may have ended."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def end_tree(pid: int, *, itself: bool = True) -> None:
+    """Kill the processes that a process has started, and the process itself."""
+    for each in [*([pid] if itself else []), *descendants(pid)]:
+        try:
+            os.kill(each, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue

@@ -1,0 +1,238 @@
+"""The process that starts workers, tells how they ended, and sees to it that none is left.
+
+It is a small interpreter with one thread, so that a worker can be forked from it within milliseconds, whatever the
+script has loaded; commands (``mpiexec``, ``srun``) it starts as well. When the script is gone, however it ended, all
+processes that it has started are ended, with their descendants.
+
+A request, or a note to the script, is JSON with its length before it. A request to fork comes with the worker's end of
+a socket. Standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Any, Optional, Tuple  # noqa: UP035  (Python 3.9)
+
+from ..family import end_group, end_tree
+from . import messages, placing, worker
+
+LENGTH = struct.Struct("<I")
+_PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL, for commands
+_PR_SET_PDEATHSIG = 1
+
+
+def send(sock: socket.socket, note: dict[str, Any], fd: int | None = None) -> None:
+    """Send a request or a note, with a file descriptor if one is given."""
+    data = json.dumps(note).encode()
+    data = LENGTH.pack(len(data)) + data
+    sent = 0 if fd is None else socket.send_fds(sock, [data], [fd])
+    sock.sendall(data[sent:])
+
+
+def receive(sock: socket.socket) -> Optional[Tuple[dict[str, Any], Optional[int]]]:  # noqa: UP006, UP045  (Python 3.9)
+    """Return a request or a note with the file descriptor that came with it; None if the other end is closed."""
+    head, fds, _, _ = socket.recv_fds(sock, LENGTH.size, 1)
+    if not head:
+        return None
+    data = head + b"".join(_exactly(sock, LENGTH.size - len(head)))
+    note = json.loads(b"".join(_exactly(sock, LENGTH.unpack(data)[0])))
+    return note, (fds[0] if fds else None)
+
+
+def _exactly(sock: socket.socket, size: int) -> Any:
+    while size:
+        data = sock.recv(size)
+        if not data:
+            raise EOFError
+        size -= len(data)
+        yield data
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends, where the system can."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass  # not Linux: the keeper ends its workers, unless it is killed itself
+
+
+class _Keeper:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pids: dict[int, int] = {}  # process -> worker
+        self._commands: dict[int, subprocess.Popen[bytes]] = {}
+        self._kill_at: dict[int, float] = {}
+        self._wake_r, self._wake_w = os.pipe()
+        for fd in (self._wake_r, self._wake_w):
+            os.set_blocking(fd, False)
+
+    def run(self) -> None:
+        """Do what is asked until the script is gone."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        while True:
+            timeout = max(0.0, min(self._kill_at.values()) - time.monotonic()) if self._kill_at else None
+            sources: list[Any] = [self._control, self._wake_r]
+            ready = select.select(sources, [], [], timeout)[0]
+            if self._wake_r in ready:
+                self._drain()
+            self._reap()
+            self._kill_due()
+            if self._control in ready and not self._serve():
+                return
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._wake_r, 512):
+                pass
+        except BlockingIOError:
+            return
+
+    def _serve(self) -> bool:
+        try:
+            found = receive(self._control)
+        except (OSError, EOFError):
+            return False
+        if found is None:
+            return False
+        request, fd = found
+        if "command" in request:
+            self._start(request)
+        elif "kill" in request:
+            self._kill(request["kill"], gently=request.get("gently", False))
+        else:
+            assert fd is not None
+            self._fork(request, fd)
+        return True
+
+    def _fork(self, request: dict[str, Any], fd: int) -> None:
+        keeper = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(request, fd, keeper)
+        os.close(fd)
+        self._pids[pid] = request["worker"]
+        self._tell({"started": request["worker"], "pid": pid})
+
+    def _become_worker(self, request: dict[str, Any], fd: int, keeper: int) -> None:
+        """Serve calls, in a forked process; does not return."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.setsid()
+            die_with_parent()
+            if os.getppid() != keeper:
+                os._exit(1)
+            for each in (self._wake_r, self._wake_w, self._control.detach()):
+                os.close(each)
+            os.environ.clear()
+            os.environ.update(request["environ"])
+            sock = socket.socket(fileno=fd)
+            end = messages.Packets(sock) if request["packets"] else messages.Stream(sock)
+            try:
+                placing.settle(request["place"], 0, 1)
+            except Exception as error:
+                end.send(messages.pack(messages.NOT_READY, payload=worker.failure(error)))
+                os._exit(1)
+            gc.unfreeze()
+            gc.enable()
+            worker.serve(end)
+            worker.end_process()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+
+    def _start(self, request: dict[str, Any]) -> None:
+        """Start a command in a session of its own."""
+        output = open(request["output"], "ab") if request.get("output") else None  # noqa: SIM115  closed below
+        try:
+            process = subprocess.Popen(
+                request["command"], env=request["environ"], cwd=request["cwd"], stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output and subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            self._tell({"ended": request["worker"], "status": 127, "why": f"{request['command'][0]}: {error.strerror}"})
+            return
+        finally:
+            if output is not None:
+                output.close()
+        self._commands[process.pid] = process
+        self._pids[process.pid] = request["worker"]
+        self._tell({"started": request["worker"], "pid": process.pid})
+
+    def _reap(self) -> None:
+        while self._pids:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._pids.pop(pid, None)
+            self._kill_at.pop(pid, None)
+            command = self._commands.pop(pid, None)
+            if command is not None:
+                command.returncode = 0  # reaped here; no other wait is wanted
+            if number is not None:
+                end_group(pid)
+                self._tell({"ended": number, "status": os.waitstatus_to_exitcode(status)})
+
+    def _kill(self, number: int, *, gently: bool) -> None:
+        for pid in [pid for pid, each in self._pids.items() if each == number]:
+            if gently and pid in self._commands:
+                os.killpg(pid, signal.SIGTERM)
+                self._kill_at[pid] = time.monotonic() + _PATIENCE
+            else:
+                end_tree(pid)
+
+    def _kill_due(self) -> None:
+        for pid in [pid for pid, due in self._kill_at.items() if due <= time.monotonic()]:
+            del self._kill_at[pid]
+            end_tree(pid)
+
+    def _tell(self, note: dict[str, Any]) -> None:
+        try:
+            send(self._control, note)
+        except OSError:
+            return  # the script is gone; seen at the next read
+
+    def close(self) -> None:
+        """End all that is left: what is started by commands first gets a chance to clean up."""
+        for pid in list(self._pids):
+            self._kill(self._pids[pid], gently=True)
+        deadline = time.monotonic() + _PATIENCE
+        while self._commands and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.02)
+        for pid in list(self._pids):
+            end_tree(pid)
+
+
+def main(fd: int) -> None:
+    """Keep workers for the script at the other end of a socket."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # meant for the script, which decides what becomes of its workers
+    try:
+        import cloudpickle  # noqa: F401  most workers need it
+    except ImportError:
+        pass
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    keeper = _Keeper(socket.socket(fileno=fd))
+    try:
+        keeper.run()
+    finally:
+        keeper.close()

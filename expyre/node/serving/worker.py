@@ -1,0 +1,137 @@
+"""The worker's side: receive functions and calls, send back values and exceptions, until told to stop.
+
+Standard library only, Python 3.9; cloudpickle is imported where a pickle needs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import pickle
+import sys
+import time
+from typing import Any, Callable, Mapping  # noqa: UP035  (Python 3.9)
+
+from .. import runner
+from . import messages
+from .messages import Message, Payload, pack
+
+__all__ = ["end_process", "failure", "missing_arguments", "serve"]
+
+
+def failure(error: BaseException) -> Payload:
+    """Return an exception, and its traceback as text, as plain data that can be read anywhere."""
+    data = (runner.exception_bytes(error), runner.error_text(error).partition("\n")[2])
+    return Payload(pickle.dumps(data, messages.PROTOCOL), [])
+
+
+def missing_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values in ``given`` for parameters of the function that the call leaves out."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of functions written in C
+        return {}
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = {each.name for each in [p for p in parameters if p.kind in by_position][: len(args)]}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [p.name for p in parameters if p.kind in by_name and p.name not in taken and p.name not in kwargs]
+    return {name: given[name] for name in names if name in given}
+
+
+class _Server:
+    def __init__(self, end: Any) -> None:
+        self._end = end
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._preset: dict[str, Any] = {}
+        self._handle: dict[int, Callable[[Message], None]] = {
+            messages.SETUP: self._set_up,
+            messages.FUNCTION: self._take_function,
+            messages.FORGET: self._forget,
+            messages.CALL: self._call,
+        }
+
+    def loop(self) -> None:
+        """Handle messages until told to stop, or until there is nobody any more."""
+        while True:
+            message = self._end.receive()
+            if message is None or message.kind == messages.STOP:
+                return
+            self._handle[message.kind](message)
+
+    def _set_up(self, message: Message) -> None:
+        try:
+            function = message.load()
+            preset = function()
+            if not isinstance(preset, dict):
+                raise TypeError(f"init_function has to return a dict of arguments, not a {type(preset).__qualname__}")
+            self._preset = preset
+        except BaseException as error:
+            self._end.send(pack(messages.NOT_READY, payload=failure(error)))
+        else:
+            self._end.send(pack(messages.READY))
+
+    def _take_function(self, message: Message) -> None:
+        try:
+            self._functions[message.token] = message.load()
+        except BaseException as error:
+            cannot = error
+            text = runner.cannot_unpickle(error) if isinstance(error, Exception) else str(error)
+
+            def fail(*_args: Any, **_kwargs: Any) -> Any:
+                raise RuntimeError(text) from cannot
+
+            self._functions[message.token] = fail
+
+    def _forget(self, message: Message) -> None:
+        self._functions.clear()
+
+    def _call(self, message: Message) -> None:
+        begin = time.perf_counter()
+        try:
+            function = self._functions[message.token]
+            args, kwargs = message.load()
+            if self._preset:
+                kwargs = {**kwargs, **missing_arguments(function, args, kwargs, self._preset)}
+            value = function(*args, **kwargs)
+            kind, payload = messages.RESULT, _dump(value)
+        except BaseException as error:
+            kind, payload = messages.FAILURE, failure(error)
+        value = args = kwargs = None  # not kept until the next call
+        self._end.send(pack(kind, number=message.number, seconds=time.perf_counter() - begin, payload=payload))
+
+
+def _dump(value: Any) -> Payload:
+    try:
+        return messages.dump(value)
+    except Exception as error:
+        where, culprit = runner.unpicklable_part(value, "result", 0)
+        kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}"
+        raise runner.Unpicklable(f"the result cannot be pickled: {where} is a {kind} ({error})") from error
+
+
+def serve(end: Any) -> None:
+    """Serve calls on one end of a connection (`messages.Packets` or `messages.Stream`) until it is closed."""
+    try:
+        _Server(end).loop()
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def end_process() -> None:
+    """End this process, with what was registered to be done at its end and MPI's own end, but without its threads."""
+    try:
+        atexit._run_exitfuncs()
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+            mpi.Finalize()  # otherwise the launcher kills the other ranks
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(0)
