@@ -127,11 +127,7 @@ def evaluated(executor: Executor | None, directory: str) -> Any:
 
 
 def optimized(executor: Executor | None, directory: str) -> Any:
-    found = optimize(
-        inputs(4), OutputSpec(), EMT_RECIPE, steps=4,
-        autopara_info=on(executor, 1),
-    )
-    return content(found)
+    return content(optimize(inputs(4), OutputSpec(), EMT_RECIPE, steps=4, autopara_info=on(executor, 1)))
 
 
 def displaced(executor: Executor | None, directory: str) -> Any:
