@@ -81,8 +81,9 @@ def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> 
         return SerialEngine()
     if n is None:
         n = number_from_env("WFL_NUM_PYTHON_SUBPROCESSES", "WFL_AUTOPARA_NPOOL")
-    if _executor_may_be_shared():
-        from .executor import ExecutorEngine, shared_executor
+    if _executor_may_be_shared() and not _inside_operation():
+        from .executor import ExecutorEngine
+        from .shared import shared_executor
 
         shared = shared_executor(n)
         if shared is not None:
