@@ -90,6 +90,11 @@ def name_of(function: Callable[..., Any]) -> str:
 class Backend(Protocol):
     """Carries calls that wait for nothing; each method may be called from any thread."""
 
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        ...
+
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
         ...

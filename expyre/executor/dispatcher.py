@@ -79,6 +79,11 @@ class Dispatcher:
             raise RequestError("; ".join(what))
         self._launcher.prepare(request)
 
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        return self._settings.max_workers
+
     def take(self, call: Call) -> None:
         """Take a call; it is pickled here and now, unless too much waits already."""
         try:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
-NEEDS = {"process_pool": "", "loky": "loky", "dask": "distributed", "parsl": "parsl", "parsl_on_slurm": "parsl"}
+NEEDS = {
+    "expyre": "",
+    "process_pool": "",
+    "loky": "loky",
+    "dask": "distributed",
+    "parsl": "parsl",
+    "parsl_on_slurm": "parsl",
+}
 
 
 def missing(name: str) -> str:
@@ -21,6 +28,12 @@ def missing(name: str) -> str:
 
 def process_pool() -> Executor:
     return ProcessPoolExecutor(2)
+
+
+def expyre() -> Executor:
+    from expyre import Executor
+
+    return Executor(max_workers=2, block_allocation=True)
 
 
 def loky() -> Executor:

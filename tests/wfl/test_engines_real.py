@@ -25,7 +25,7 @@ from wfl.configset import OutputSpec
 
 HERE = Path(__file__).parent
 LAUNCHER = Path(sys.executable).parent / "mpiexec"
-REPLACE_DEAD_WORKERS = ("dask", "parsl", "parsl_on_slurm")
+REPLACE_DEAD_WORKERS = ("expyre", "dask", "parsl", "parsl_on_slurm")
 
 
 @dataclass

@@ -160,9 +160,9 @@ def _replace_handler(make: Callable[[Any], Callable[[int, Any], None]]) -> Any:
 
 
 def _kill_children() -> None:
-    from .engines.worker import kill_tree
+    from expyre.node.family import end_tree
 
-    kill_tree(os.getpid(), itself=False)
+    end_tree(os.getpid(), itself=False)
 
 
 def guard_of_job() -> Guard | None:

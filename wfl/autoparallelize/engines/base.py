@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from expyre.errors import WorkerDied
+
 from ..batching import Chunks
 from ..task import Chunk, Task
 
@@ -20,10 +22,6 @@ class Done:
     chunk: Chunk
     results: list[Any]
     error: BaseException | None = None
-
-
-class WorkerDied(RuntimeError):
-    """Raised when a worker process was killed while it worked on a chunk; the other chunks were finished."""
 
 
 class Engine(Protocol):

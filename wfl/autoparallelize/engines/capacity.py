@@ -50,8 +50,8 @@ def number_of_workers(executor: Any) -> int:
 
 
 def _pool(executor: Any) -> int:
-    """Return the number of workers of pools of the standard library, loky and mpi4py."""
-    for name in ("_max_workers", "num_workers"):
+    """Return the number of workers of pools of the standard library, loky, mpi4py and expyre."""
+    for name in ("_max_workers", "num_workers", "max_workers"):
         number = getattr(executor, name, None)
         if isinstance(number, int) and number > 0:
             return number

@@ -27,8 +27,8 @@ __all__ = ["ExecutorEngine", "abandoned"]
 _SMALL_TASK = 16 * 1024  # bytes of a pickled task that may as well travel with each batch
 _MOST_TASKS_KEPT = 4
 
-# what executors raise if a worker has died and another has taken its place: Dask; Parsl
-_DEATHS = frozenset({"KilledWorker", "WorkerLost", "ManagerLost"})
+# what executors raise if a worker has died and another has taken its place: Dask; Parsl; expyre
+_DEATHS = frozenset({"KilledWorker", "WorkerLost", "ManagerLost", "WorkerDied", "OutOfMemory"})
 
 abandoned: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 """What nobody waits for any more and could not be cancelled."""
@@ -182,9 +182,9 @@ class _Run:
         batch = self.pending.pop(future)
         try:
             answer = future.result()
-        except BrokenExecutor as error:
-            raise self.broken([batch, *self.pending.values()]) from error
         except Exception as error:  # not of the operation: those come as answers
+            if isinstance(error, BrokenExecutor) and type(error).__name__ not in _DEATHS:
+                raise self.broken([batch, *self.pending.values()]) from error
             self.fail(batch, error)
             return
         if answer is None:
