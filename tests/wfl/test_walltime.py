@@ -85,6 +85,30 @@ def test_what_runs_is_given_up(seconds_left, monkeypatch, start, op):
     assert found.unfinished == expected
 
 
+def sleep_in_a_process(items):
+    with subprocess.Popen(["sleep", "60"] if items[0] else ["true"]) as process:
+        Path(f"pid_{items[0]}").write_text(str(process.pid))
+    return items
+
+
+def test_of_what_runs_only_its_own_processes_are_ended(seconds_left, change_test_dir):
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        seconds_left(1.5)
+        found = partial(num_python_subprocesses=0, iterable=[0, 1], op=sleep_in_a_process)
+        assert found.unfinished == [1]
+        assert Path("pid_1").exists()
+        assert not is_running(int(Path("pid_1").read_text()))
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def is_running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_tiny_items_before_a_long_one_are_not_lost(seconds_left, monkeypatch):
     monkeypatch.setenv("WFL_POOL_START", "fork")
     for workers in (2, 0):
