@@ -14,9 +14,9 @@ command=${1:-} dir=${2:-/tmp/wfl-sshd} port=${SSHD_PORT:-2230} odd=${SSHD_ODD:-}
 
 die() { echo "sshd.sh: $*" >&2; exit 1; }
 
-alive() { # a zombie is not
+alive() { # a zombie is not, and the number of one that was killed may be somebody else's now
     local pid
-    [ -s "$dir/pid" ] && pid=$(cat "$dir/pid") && [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status"
+    [ -s "$dir/pid" ] && pid=$(cat "$dir/pid") && grep -qsF -- "$dir/sshd_config" "/proc/$pid/cmdline"
 }
 
 keys() {
@@ -88,8 +88,10 @@ start() {
     [ -f "$dir/sshd_config" ] || server
     [ -f "$dir/ssh_config" ] || client
     odd_user
-    "$(command -v sshd)" -f "$dir/sshd_config" -E "$dir/log" || die "sshd does not start: $(tail -n 3 "$dir/log")"
-    for _ in $(seq 200); do
+    for attempt in $(seq 0 199); do
+        # again, if its port was still in use by one that was killed
+        [ $((attempt % 20)) != 0 ] || alive || "$(command -v sshd)" -f "$dir/sshd_config" -E "$dir/log" ||
+            die "sshd does not start: $(tail -n 3 "$dir/log")"
         (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return 0
         sleep 0.05
     done
