@@ -5,6 +5,9 @@ Every process of ``pytest -n`` has its own, so that a test may stop a daemon or 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,3 +110,13 @@ def slurm_over_ssh(
     yield project
     for each in projects:
         each.close()
+    kill_scripts(tmp_path)
+
+
+def kill_scripts(directory: Path) -> None:
+    """Kill what a test that failed has left and that would go on submitting jobs."""
+    root = f"EXPYRE_ROOT={directory / '.expyre'}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if root in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)

@@ -14,7 +14,7 @@ def note_repairs(node: pytest.Item, reasons: list[str]) -> None:
 
 
 class Reports:
-    """Writes each failure when it happens; in the end, what had to be started again."""
+    """Writes each failure when it happens, if told to; in the end, what had to be started again."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -24,7 +24,7 @@ class Reports:
         if report.when == "teardown":
             reasons = [str(value) for name, value in report.user_properties if name == HEALED]
             self._config.stash[_healed] += [f"{report.nodeid}: {reason}" for reason in reasons]
-        if report.failed:
+        if report.failed and self._config.getoption("failures_at_once"):
             terminal = self._config.pluginmanager.get_plugin("terminalreporter")
             terminal.ensure_newline()
             terminal.write_line(f"{report.nodeid} failed ({report.when}, {report.duration:.0f} s):")
@@ -35,6 +35,10 @@ class Reports:
             terminalreporter.section("started again because they were broken")
             for line in healed:
                 terminalreporter.write_line(line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--failures-at-once", action="store_true", help="write failures when they happen, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:

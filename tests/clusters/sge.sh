@@ -190,6 +190,8 @@ stop_daemon() {
     wait_for 20 eval "! alive $1" || kill -9 "$pid"
 }
 
+no_jobs() { local jobs; jobs=$(timeout 5 qstat -u '*') && [ -z "$jobs" ]; }
+
 none_left() { # kill daemons, shepherds and jobs, and look again: they may have had children meanwhile
     local found
     found=$(grep -lsE '^sge_(qmaster|execd|shepherd)' /proc/[0-9]*/comm | cut -d/ -f3
@@ -212,7 +214,9 @@ stop() {
     flock 9
     flock -n 8 || return 0 # somebody uses it
     local file
+    timeout 5 qdel -u '*' >/dev/null 2>&1 && wait_for 5 no_jobs
     for file in $SPOOL/execd/*/execd.pid $QMASTER; do stop_daemon "$file"; done
+    wait_for 10 none_left
     fence off
     [ "${SGE_WIPE:-0}" = 1 ] && rm -rf $SPOOL/{spooldb,qmaster,execd} $COMMON/accounting
     rm -f $RUN/ours

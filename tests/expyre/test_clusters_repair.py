@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clusters.fixtures import kill_scripts
 from clusters.places import Place, free_ports, port_range
 from clusters.sge import GridEngine, sge, sge_env  # noqa: F401
 from clusters.slurm import SlurmCluster, running_slurm, until
 from clusters.sshd import Sshd
-from ssh_fixtures import lab, server  # noqa: F401
+
+pytest_plugins = ["ssh_fixtures"]
 
 PATIENCE = 2.0  # with what hangs
 
@@ -110,6 +113,7 @@ def test_accounting_is_whole_again(slurm_accounting: SlurmCluster, tmp_path: Pat
     for name in ("slurmdbd", "mariadb"):
         signalled(name, signal.SIGSTOP)(slurm_accounting)
         slurm_accounting.repair(PATIENCE)
+    slurm_accounting.restarts.clear()  # nothing to tell in the summary
     job = slurm_accounting.submit("exit 3", "--output=/dev/null", f"--chdir={tmp_path}")
 
     def end() -> str:
@@ -133,7 +137,7 @@ def test_what_cannot_be_repaired_is_told_at_once_the_next_time(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_an_ssh_server_is_whole_again(lab: Sshd, fault: str) -> None:  # noqa: F811
+def test_an_ssh_server_is_whole_again(lab: Sshd, fault: str) -> None:
     os.kill(int((lab.path / "pid").read_text()), signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
     lab.repair(PATIENCE)
     lab.check()
@@ -147,6 +151,20 @@ def test_grid_engine_is_whole_again(sge_env: GridEngine, pid_file: str) -> None:
     sge_env.repair(PATIENCE)
     assert sge_env.run("qstat", "-u", "*") == ""
     assert sge_env.restarts
+    sge_env.restarts.clear()  # nothing to tell in the summary
+
+
+def test_scripts_that_a_test_has_left_are_killed(tmp_path: Path) -> None:
+    environments = [{**os.environ, "EXPYRE_ROOT": str(tmp_path / name)} for name in (".expyre", "other")]
+    left, other = (subprocess.Popen(["sleep", "600"], env=env) for env in environments)
+    try:
+        kill_scripts(tmp_path)
+        assert left.wait(60) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
 
 
 def test_ports_of_a_place_are_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:

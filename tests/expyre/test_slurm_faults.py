@@ -141,6 +141,7 @@ def test_a_node_that_goes_down_is_named(slurm_over_ssh, slurm_env):
 
 
 @pytest.mark.slow  # Slurm lets two minutes pass before a job that it has put back into the queue starts again
+@pytest.mark.timeout(400)
 def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_ssh, slurm_env):
     slurm_over_ssh()
     # on different nodes: a job that is requeued while its node goes down is held by Slurm
@@ -154,6 +155,7 @@ def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_s
     assert [outcome.error for outcome in outcomes] == [None, None]
 
 
+@pytest.mark.timeout(240)
 def test_a_policy_submits_jobs_of_failed_nodes_again(slurm_over_ssh, slurm_env):
     project = slurm_over_ssh(retry={"max_retries": 2, "on": ["NodeFailed"], "partitions": ["gpu"]})
     [job] = start(nap, 4, header_extra=["#SBATCH --no-requeue"])
@@ -180,6 +182,7 @@ def test_ends_that_python_cannot_tell_of_are_named(slurm_over_ssh, slurm_env):
     assert "7" in str(outcomes[2].error)
 
 
+@pytest.mark.timeout(240)
 def test_memory_is_named_and_more_of_it_asked_for(slurm_accounting, tmp_path, monkeypatch):
     from clusters.slurm_ssh import make_project, slurm_system
 
@@ -198,7 +201,7 @@ def test_memory_is_named_and_more_of_it_asked_for(slurm_accounting, tmp_path, mo
 
 
 @pytest.mark.slow  # Slurm counts time limits in whole minutes
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(500)
 def test_time_is_named_and_more_of_it_asked_for(slurm_over_ssh):
     project = slurm_over_ssh()
     again, once = (start(nap, seconds, resources={**ONE_CORE, "max_time": "1m"})[0] for seconds in (80, 79))
