@@ -87,7 +87,7 @@ class SlurmCluster:
         for tries_left in (2, 1, 0):
             place = Place("slurm", [str(SCRIPT), "stop"])
             with free_ports(4 + len(self.nodes), place) as port:
-                done = _run([str(SCRIPT), "start", str(place.path)], self._variables(port), seconds=180)
+                done = _run([str(SCRIPT), "start", str(place.path)], self._variables(port), seconds=120)
             if done.returncode == 0:
                 self._place, self.port = place, port
                 return
