@@ -42,7 +42,9 @@ def run(repo_root, tmp_path):
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         env["PYTHONPATH"] = str(repo_root / "tests")
         command = [sys.executable, *words, *options]
-        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
     return start
 
