@@ -14,6 +14,7 @@ from expyre.node.serving.messages import ONCE, Payload, dump
 __all__ = ["Functions", "Pickled"]
 
 _MOST = 256
+_CLASSES = b"_class_setstate"  # in pickles with classes, of which a worker has one copy that each pickle changes
 _MOST_BYTES = 1024**2  # of a pickle that is kept here and by workers
 _UNCHANGEABLE = frozenset(
     {int, float, complex, bool, str, bytes, type(None), types.ModuleType, types.BuiltinFunctionType, types.CodeType}
@@ -32,7 +33,7 @@ class Functions:
 
     A function that is pickled by value (of the script itself, a lambda, a closure) takes with it what it refers to. Its
     pickle is used again only as long as all of that is unchangeable and still the same objects; otherwise it is made
-    anew, and if it has changed the function gets a new number.
+    anew, and if it has changed the function gets a new number. One that is large, or takes classes with it, gets none.
     """
 
     def __init__(self) -> None:
@@ -54,17 +55,14 @@ class Functions:
         if known is not None and known[0] is function and (known[1] is None or _same(known[1], _referred(function))):
             return known[2]
         payload = dump(function)
-        if payload.nbytes > _MOST_BYTES:
+        if payload.buffers or payload.nbytes > _MOST_BYTES or _CLASSES in payload.data:
             return Pickled(ONCE, payload)
         with self._lock:
             found = self._number(payload)
-            if found.token != ONCE:
-                self._remember(function, found)
+            self._remember(function, found)
         return found
 
     def _number(self, payload: Payload) -> Pickled:
-        if payload.buffers:  # arrays in a closure: no two are compared
-            return Pickled(ONCE, payload)
         if payload.data not in self._by_content:
             if len(self._by_content) >= _MOST:
                 self._by_content.clear()

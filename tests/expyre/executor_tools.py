@@ -1,4 +1,4 @@
-"""What the tests of the Executor have in common: kinds of executors, scripts in processes of their own, what these leave."""
+"""What tests of the Executor have in common: kinds of executors, scripts in processes of their own, what these leave."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS = ("block", "per_call")
 
 
 class Script:
-    """A script in a process of its own, which is found again by a mark in its environment, and so is what it started."""
+    """A script in a process of its own; a mark in its environment tells what it has started."""
 
     def __init__(self, text: str, directory: Path, **popen: object) -> None:
         self.mark = uuid.uuid4().hex
