@@ -1,4 +1,4 @@
-"""What tests of the Executor have in common: kinds of executors, scripts in processes of their own, what these leave."""
+"""What tests of the Executor have in common: kinds of executors, scripts in own processes, what these leave behind."""
 
 from __future__ import annotations
 
