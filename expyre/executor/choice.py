@@ -21,7 +21,11 @@ def make_backend(options: Options) -> Backend:
     """
     if options.backend in BACKENDS:
         backend = make_dispatcher(options)
-        backend.check(options.request)
+        try:
+            backend.check(options.request)
+        except RequestError:
+            backend.close()
+            raise
         return backend
     near = get_close_matches(options.backend, BACKENDS, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

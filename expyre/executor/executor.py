@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import threading
 import time
 import weakref
 from collections import deque
@@ -16,9 +15,9 @@ from typing import Any, TypeVar
 
 from expyre.errors import RequestError
 from expyre.executor.backends import Options
-from expyre.executor.calls import Backend, Call
+from expyre.executor.calls import Call
 from expyre.executor.choice import make_backend
-from expyre.executor.dependencies import Dependencies
+from expyre.executor.lifecycle import Service
 from expyre.executor.options import read_options
 from expyre.executor.requests import Mistakes, Request
 
@@ -112,14 +111,9 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._options: Options = read_options(given)
-        self._lock = threading.Lock()
-        self._closed = False
-        self._backend: Backend = make_backend(self._options)
-        self._dependencies = Dependencies(self._backend.take)
-        self._take = self._backend.take if disable_dependencies else self._dependencies.take
-        self._finalizer = weakref.finalize(self, _let_go, self._dependencies, self._backend)
+        self._service = Service(make_backend(self._options), disable_dependencies=disable_dependencies)
+        self._finalizer = weakref.finalize(self, self._service.shut_down)  # what was submitted is finished
         self._finalizer.atexit = False
-        _live.add(self)
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., _T], /, *args: Any, resource_dict: Mapping[str, Any] | None = None, **kwargs: Any
@@ -145,12 +139,7 @@ class Executor(concurrent.futures.Executor):
         """
         request = self._request(resource_dict) if resource_dict else self._options.request
         call = Call(fn, args, kwargs, request)
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if _interpreter_ends:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            self._take(call)
+        self._service.take(call)
         return call.future
 
     def _request(self, given: Mapping[str, Any]) -> Request:
@@ -162,7 +151,7 @@ class Executor(concurrent.futures.Executor):
                 "resource_dict: with block_allocation all calls run in the same workers, whose resources are those of "
                 "the executor; ask for them there, or leave out block_allocation"
             )
-        self._backend.check(request)
+        self._service.backend.check(request)
         return request
 
     def map(
@@ -208,25 +197,16 @@ class Executor(concurrent.futures.Executor):
         cancel_futures
             Cancel what has not begun.
         """
-        self._shut_down(cancel=cancel_futures, kill=False)
+        self._service.shut_down(cancel=cancel_futures)
         if wait:
-            self._dependencies.wait()
-            self._backend.join()
-
-    def _shut_down(self, *, cancel: bool, kill: bool) -> None:
-        with self._lock:
-            self._closed = True
-        self._finalizer.detach()
-        if cancel:
-            self._dependencies.cancel()
-        self._dependencies.when_empty(partial(self._backend.close, cancel=cancel, kill=kill))
+            self._service.join()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Shut down and wait; end what runs if the script is to end (Ctrl-C, ``sys.exit``)."""
         if kind is not None and not issubclass(kind, Exception) and kind is not GeneratorExit:
-            self._shut_down(cancel=True, kill=True)
+            self._service.shut_down(cancel=True, kill=True)
         self.shutdown(wait=True)
 
     @property
@@ -282,37 +262,3 @@ def _taken(futures: deque[Future[Any]], end: float | None) -> Any:
             futures.popleft()
         del future
     return result
-
-
-# ------------------------------------------------------------------------------------------- ends of executors
-
-_live: weakref.WeakSet[Executor] = weakref.WeakSet()
-_interpreter_ends = False
-
-
-def _let_go(dependencies: Dependencies, backend: Backend) -> None:
-    """Finish what was submitted to an executor that nobody refers to any more."""
-    dependencies.when_empty(backend.close)
-
-
-def _at_exit() -> None:
-    """Wait for all that was submitted, as executors of the standard library do, before the interpreter ends."""
-    global _interpreter_ends
-    _interpreter_ends = True
-    for executor in list(_live):
-        executor.shutdown(wait=False)
-    for executor in list(_live):
-        executor.shutdown(wait=True)
-
-
-def _register_at_exit() -> None:
-    """Have it done before threads are joined; functions of ``atexit`` are called only after that."""
-    register = getattr(threading, "_register_atexit", None)
-    if register is None:
-        import atexit
-
-        register = atexit.register
-    register(_at_exit)
-
-
-_register_at_exit()
