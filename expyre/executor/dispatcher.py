@@ -235,20 +235,11 @@ class Dispatcher:
         if worker.number not in self._workers:  # its end was heard of in the same round
             return
         channel = worker.channels[rank]
-<<<<<<< HEAD
-        if mask & _READ and not worker.read(rank, self._answered):
-            self._unwatch(channel.sock)
-=======
-        if mask & WRITE:
-            self._send_rest(worker, channel)
         if mask & ~WRITE and not worker.read(rank, self._answered):
             self._loop.unwatch(channel.sock)
->>>>>>> core
             worker.lose(rank)
         elif channel.waits:  # an answer makes room as well, long before the system calls the socket writable
-            channel.flush()
-        if mask & _WRITE and not channel.waits:
-            self._selector.modify(channel.sock, _READ, partial(self._hear, worker, rank))
+            self._send_rest(worker, channel)
 
     def _send_rest(self, worker: Worker, channel: Channel) -> None:
         try:

@@ -212,7 +212,7 @@ class Executor(concurrent.futures.Executor):
     @property
     def max_workers(self) -> int:
         """Most calls at a time."""
-        return self._backend.max_workers
+        return self._service.backend.max_workers
 
     def __repr__(self) -> str:
         return f"<expyre.Executor {self._options.backend}>"

@@ -63,14 +63,8 @@ class Functions:
         return found
 
     def _number(self, payload: Payload) -> Pickled:
-<<<<<<< HEAD
-        if payload.buffers:  # large arrays in a closure: no two are compared
-            return Pickled(next(self._numbers), payload)
         content = payload.data
         if content not in self._by_content:
-=======
-        if payload.data not in self._by_content:
->>>>>>> core
             if len(self._by_content) >= _MOST:
                 self._by_content.clear()
                 self._known.clear()

@@ -30,14 +30,10 @@ LENGTH = struct.Struct("<Q")
 MOST_IN_PACKET = 128 * 1024  # bytes
 _LEAST_LEFT_OUT = 16 * 1024  # bytes; smaller buffers are copied into the pickle
 _MOST_LEFT_OUT = 1000
-<<<<<<< HEAD
 _FRAMED = b"\x80\x95"  # how a part of a pickle begins that is no large string of bytes: PROTO or FRAME
-_FD = array.array("i").itemsize
-=======
 _ALIGNMENT = 64  # bytes, of buffers within what follows a header: vector instructions ask for no more
 _ROOM_FOR_FD = socket.CMSG_LEN(array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
->>>>>>> core
 
 
 class Payload(NamedTuple):
@@ -113,17 +109,11 @@ def dump(value: Any) -> Payload:
 
     pieces = _Pieces()
     try:
-<<<<<<< HEAD
         pickle.Pickler(pieces, PROTOCOL, buffer_callback=keep).dump(value)
-        if not any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED):
+        names_main = any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED)
+        if not names_main and not _by_value():
             return Payload(pieces, buffers)
     except Exception:  # cloudpickle may know how
-=======
-        data = pickle.dumps(value, PROTOCOL, buffer_callback=keep)
-        if b"__main__" not in data and not _by_value():
-            return Payload(data, buffers)
-    except Exception:
->>>>>>> core
         pass
     import cloudpickle
 
@@ -131,40 +121,28 @@ def dump(value: Any) -> Payload:
     return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers)
 
 
-<<<<<<< HEAD
-NOTHING = Payload([], [])
-=======
 def _by_value() -> bool:
     """Return whether there are modules that are to be pickled by value (`cloudpickle.register_pickle_by_value`)."""
     cloudpickle = sys.modules.get("cloudpickle")
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
-NOTHING = Payload(b"", [])
->>>>>>> core
+NOTHING = Payload([], [])
 
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
     pieces, buffers = payload
     if not buffers:
-<<<<<<< HEAD
-        header = HEADER.pack(kind, 0, 0, token, number, payload.size, seconds)
-        return [header, *pieces]
-    lengths = b"".join(LENGTH.pack(buffer.nbytes) for buffer in buffers)
-    length = len(lengths) + payload.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + lengths, *pieces, *buffers]
-=======
-        return [HEADER.pack(kind, 0, 0, token, number, len(data), seconds) + data]
-    lengths = (len(data), *(buffer.nbytes for buffer in buffers))
-    first = struct.pack(f"<{len(lengths)}Q", *lengths) + data
-    pieces: list[Any] = []
-    length = len(first)
+        return [HEADER.pack(kind, 0, 0, token, number, payload.size, seconds), *pieces]
+    lengths = (payload.size, *(buffer.nbytes for buffer in buffers))
+    first = struct.pack(f"<{len(lengths)}Q", *lengths)
+    aligned: list[Any] = []
+    length = len(first) + payload.size
     for buffer in buffers:
-        pieces += [bytes(-length % _ALIGNMENT), buffer]
-        length += len(pieces[-2]) + buffer.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces]
->>>>>>> core
+        aligned += [bytes(-length % _ALIGNMENT), buffer]
+        length += len(aligned[-2]) + buffer.nbytes
+    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces, *aligned]
 
 
 def unpack(header: Any, body: Any) -> Message:
@@ -205,13 +183,7 @@ class Packets:
         """
         size = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces)
         try:
-<<<<<<< HEAD
-            if size <= MOST_IN_PACKET:
-                self.sock.sendmsg(pieces)
-            else:
-=======
             if size > MOST_IN_PACKET or not self._send_packet(pieces):
->>>>>>> core
                 self._send_aside(pieces)
         except BlockingIOError:
             return False
@@ -220,7 +192,7 @@ class Packets:
     def _send_packet(self, pieces: Any) -> bool:
         """Send a message as one packet; False if the system has a lower limit for those."""
         try:
-            self.sock.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self.sock.sendmsg(pieces)
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
@@ -251,25 +223,15 @@ class Packets:
         if size == 0:
             return None
         header = HEADER.unpack_from(self._room)
-<<<<<<< HEAD
-        if not header[1]:
-            rest = self._view[HEADER.size : size]
-            return unpack(header, bytearray(rest) if header[2] else rest)
-        memory = array.array("i", ancillary[0][2])[0]
-        try:
-            return unpack(header, mmap.mmap(memory, header[5], mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
-        finally:
-=======
         if header[1]:
             return unpack(header, None if memory is None else _taken_over(memory, header[5]))
         rest = self._view[HEADER.size : size]
-        return unpack(header, bytearray(rest) if header[2] else bytes(rest))
+        return unpack(header, bytearray(rest) if header[2] else rest)
 
     def skip(self, flags: int = 0) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
         """Return the next message like `receive`, but without its content."""
         size, memory = self._next(flags)
         if memory is not None:
->>>>>>> core
             os.close(memory)
         return unpack(HEADER.unpack_from(self._room), None) if size else None
 
