@@ -37,10 +37,11 @@ _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Payload(NamedTuple):
-    """A pickled value: the pickle, in pieces, and the buffers that it leaves out."""
+    """A pickled value: the pickle, in pieces, the buffers that it leaves out, and whether code may be part of it."""
 
     pieces: List[bytes]  # noqa: UP006
     buffers: List[memoryview]  # noqa: UP006
+    by_value: bool = False
 
     @property
     def data(self) -> bytes:
@@ -118,7 +119,7 @@ def dump(value: Any) -> Payload:
     import cloudpickle
 
     buffers.clear()
-    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers)
+    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers, by_value=True)
 
 
 def _by_value() -> bool:
@@ -132,7 +133,7 @@ NOTHING = Payload([], [])
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
-    pieces, buffers = payload
+    pieces, buffers, _ = payload
     if not buffers:
         return [HEADER.pack(kind, 0, 0, token, number, payload.size, seconds), *pieces]
     lengths = (payload.size, *(buffer.nbytes for buffer in buffers))

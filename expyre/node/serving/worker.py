@@ -117,7 +117,8 @@ class _Server:
             kind, payload = messages.FAILURE, failure(error)
         value = args = kwargs = None  # not kept until the next call
         _flush()
-        self._end.send(pack(kind, number=number, seconds=time.perf_counter() - begin, payload=payload))
+        seconds = time.perf_counter() - begin
+        self._end.send(pack(kind, token=payload.by_value, number=number, seconds=seconds, payload=payload))
 
 
 def _dump(value: Any) -> Payload:
