@@ -254,7 +254,8 @@ class Dispatcher:
         elif worker.calls:
             self._done(worker.calls.popleft(), answer)
         elif not answer.ok:  # it could not be set up
-            self._broken = answer.value
+            if worker.reserved is None:
+                self._broken = answer.value
             self._doom(worker, answer.value)
 
     def _done(self, call: Call, answer: Answer) -> None:
