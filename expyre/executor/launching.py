@@ -98,10 +98,13 @@ def _is_installed(package: str) -> bool:
 
 
 def flux_command(request: Request) -> list[str]:
-    """Return the command that starts a worker as a job of the Flux instance that this script runs in (``flux run``)."""
+    """Return the command that starts a worker as a job of the Flux instance that this script runs in.
+
+    Options are those of flux-run(1). By default a task sees the GPUs of all tasks of its node.
+    """
     words = ["flux", "run", f"--ntasks={request.cores}", f"--cores-per-task={request.threads_per_core}"]
     if request.gpus:
-        words.append(f"--gpus-per-task={request.gpus // request.cores}")
+        words += [f"--gpus-per-task={-(-request.gpus // request.cores)}", "--setopt=gpu-affinity=per-task"]
     return [*words, *_directory("--cwd", request), *request.command_line_argument_lst]
 
 
