@@ -23,7 +23,7 @@ def work(n):
 
 def hang(n=0):
     subprocess.Popen(["sleep", "600"])
-    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     Path(f"hanging_{n}").write_text("yes\\n")
     time.sleep(600)
 
