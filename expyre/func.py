@@ -222,6 +222,9 @@ class ExPyRe:
             Seconds, or a time string; None or negative to wait for ever, 0 to look once.
         check_interval
             Longest time between two looks, in s.
+        sync_all
+            Look at all jobs that are under way on the same system, so that calls for one after the other cross the
+            wire no more often than one for all.
         quiet
             Show neither progress nor the output of a failed job.
 
@@ -244,9 +247,8 @@ class ExPyRe:
         if self._reread().status in (PROCESSED, CLEANED):
             raise RequestError(f"job {self.id} is {self.status}: its results are stored elsewhere or gone")
         seconds = time_to_sec(timeout) if isinstance(timeout, str) else timeout
-        outcome = next(
-            gather.as_completed([self], timeout=seconds, check_interval=check_interval, quiet=quiet, label=self.id)
-        )
+        options: dict[str, Any] = {"check_interval": check_interval, "quiet": quiet, "label": self.id}
+        outcome = next(gather.as_completed([self], timeout=seconds, others=sync_all, **options))
         return self.finish(outcome, quiet=quiet)
 
     def finish(self, outcome: Outcome, *, quiet: bool = False) -> tuple[Any, str, str]:

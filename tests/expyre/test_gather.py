@@ -1,5 +1,6 @@
 """The watcher against queues that answer late, wrong or not at all; answers are scripted, jobs' files are real."""
 
+import math
 import time
 
 import pytest
@@ -94,7 +95,7 @@ def started(project, n=1):
     return jobs
 
 
-def run_here(job):
+def run_here(job, status=0):
     """Do in this process what the job's script would do."""
     import subprocess
     import sys
@@ -102,7 +103,8 @@ def run_here(job):
     from expyre import stage
 
     text = "\n".join(stage.job_commands(job.stage_dir, sys.executable))
-    subprocess.run(["sh"], input=text, text=True, cwd=job.stage_dir, check=True)
+    done = subprocess.run(["sh"], input=text, text=True, cwd=job.stage_dir, check=False)
+    assert done.returncode == status
 
 
 def watch(jobs, **kwargs):
@@ -141,6 +143,30 @@ def test_a_disk_that_is_away_kills_nobody(project, queue, tmp_path):
     for path in job.stage_dir.iterdir():
         path.replace(rundir / job.stage_dir.name / path.name)
     assert watch([job])[0].result() == 0
+
+
+class Hanging(Scripted):
+    """A queue that is asked by a script, which hangs the first time."""
+
+    asked = 0
+
+    def listing_script(self, ids):
+        self.asked += 1
+        return "sleep 600" if self.asked == 1 else "true"
+
+    def parse_listing(self, text, ids):
+        return {}
+
+
+def test_a_host_that_hangs_is_asked_again(project, tmp_path, monkeypatch):
+    monkeypatch.setattr("expyre.system.looking._PATIENCE", 1.0)
+    project.systems["s"] = System(None, Hanging, partitions=PARTITIONS, rundir=str(tmp_path / "there"))
+    [job] = started(project)
+    job.stage_dir, here = tmp_path / "there" / job.stage_dir.name, job.stage_dir
+    run_here(job)
+    job.stage_dir = here
+    assert watch([job])[0].result() == 0
+    assert project.systems["s"].scheduler.asked == 2
 
 
 def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_result(project, queue, monkeypatch):
@@ -296,3 +322,61 @@ def test_failed_jobs_are_tried_again_together(project, queue):
     assert all(project.record.row(job.id).resources_dict["max_time"] == 30 for job in jobs)
     notes = " ".join(str(note) for *_, note in project.record.history(jobs[0].id))
     assert "tried again after TimedOut, with time=30" in notes
+
+
+def test_whoever_waits_for_one_job_learns_of_all_jobs_of_the_system(project, queue):
+    jobs = started(project, 4)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+    assert [job.get_results(quiet=True)[0] for job in jobs] == [0, 1, 2, 3]
+    assert queue.listed == 1
+
+
+def test_whoever_waits_for_one_job_may_leave_the_others_alone(project, queue):
+    jobs = started(project, 2)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+    assert jobs[0].get_results(sync_all=False, quiet=True)[0] == 0
+    assert project.record.row(jobs[1].id).status == "submitted"
+
+
+def test_the_failures_of_others_are_theirs(project, queue):
+    jobs = started(project, 3)
+    queue.answers = [RUNNING, ""]
+    queue.ends = {jobs[1].remote_id: End("OutOfMemory", "oom-kill", 137)}
+    for job in (jobs[0], jobs[2]):
+        run_here(job)
+    assert jobs[0].get_results(quiet=True)[0] == 0
+    with pytest.raises(OutOfMemory):
+        jobs[1].get_results(quiet=True)
+    assert jobs[2].get_results(quiet=True)[0] == 2
+
+
+def test_trouble_with_other_jobs_is_theirs(project, queue, monkeypatch, caplog):
+    jobs = started(project, 2)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+
+    def collect(self, directories):
+        if jobs[1].stage_dir in directories:
+            raise TransportError("cannot read all of it", transient=False)
+
+    monkeypatch.setattr(System, "collect", collect)
+    assert jobs[0].get_results(quiet=True)[0] == 0
+    assert "cannot read all of it" in caplog.text
+    with pytest.raises(TransportError):
+        jobs[1].get_results(quiet=True)
+
+
+def test_a_failure_that_is_known_is_not_looked_for_again(project, queue):
+    [job] = create_jobs([Call("root", math.sqrt, (-1.0,))], project)
+    start_jobs([job], {"max_time": 10, "num_nodes": 1}, "s")
+    queue.answers = [RUNNING]
+    run_here(job, status=1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="math domain error"):
+            job.get_results(quiet=True)
+    assert queue.listed == 1
