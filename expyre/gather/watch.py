@@ -130,12 +130,12 @@ class _Watch:
         """Look at jobs, and at others if they are to be looked at too; trouble with the others is theirs."""
         others = self._others(project, rows) if self.others else []
         try:
-            seen = sync(project, [*rows, *others], since=self.since, looked=self.pace.looked)
+            seen = sync(project, [*rows, *others], since=self.since, looked=self.pace.looked, fresh=True)
         except ExPyReError as error:
             if not others:
                 raise
             log.warning("%s; looking at what is waited for alone", error)
-            seen = sync(project, rows, since=self.since, looked=self.pace.looked)
+            seen = sync(project, rows, since=self.since, looked=self.pace.looked, fresh=True)
         return {row.id: seen[row.id] for row in rows}
 
     def _others(self, project: Project, rows: Sequence[JobRow]) -> list[JobRow]:

@@ -16,6 +16,7 @@ from expyre.subprocess import subprocess_run
 from expyre.system.looking import look
 from expyre.system.model import Launch, Look, Submitted
 from expyre.system.rundir import RunDir
+from expyre.system.turns import Turns
 from expyre.transports import Transport, connect
 from expyre.units import mem_to_kB, time_to_sec
 
@@ -106,6 +107,7 @@ class System:
         self.array = array
         self.retry = retry
         self.initialized = False
+        self.turns = Turns()
         self._transport_kind = transport
         self._transport: Transport | None = None
         self.scheduler = self._make_scheduler(scheduler, scheduler_options)

@@ -1,13 +1,16 @@
 """The watcher against queues that answer late, wrong or not at all; answers are scripted, jobs' files are real."""
 
 import math
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
 from expyre import gather
 from expyre.config import Project
-from expyre.errors import Cancelled, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
+from expyre.errors import Cancelled, ExPyReTimeoutError, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
 from expyre.schedulers.base import Listing, Scheduler
 from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
@@ -380,3 +383,57 @@ def test_a_failure_that_is_known_is_not_looked_for_again(project, queue):
         with pytest.raises(ValueError, match="math domain error"):
             job.get_results(quiet=True)
     assert queue.listed == 1
+
+
+def test_a_queue_is_asked_no_faster_than_it_likes(project, queue):
+    queue.poll_range = (0.3, 1.0)
+    [job] = started(project)
+    queue.answers = [RUNNING]
+    asked = []
+    queue.on_listing = lambda: asked.append(time.monotonic())
+    for _ in range(3):
+        job.sync_remote_results_status()
+    assert [later - earlier >= 0.3 for earlier, later in pairwise(asked)] == [True, True]
+
+
+def test_a_look_is_good_for_all_who_want_one(project, queue):
+    queue.poll_range = (300.0, 300.0)
+    jobs = started(project, 8)
+    queue.answers = [RUNNING]
+    for job in jobs[:4]:
+        with pytest.raises(ExPyReTimeoutError):
+            job.get_results(timeout=0, quiet=True)
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(lambda job: watch([job], timeout=0, others=True)[0], jobs))
+    assert all(isinstance(outcome.error, ExPyReTimeoutError) for outcome in outcomes)
+    assert queue.listed == 1
+
+
+def test_those_who_wait_for_their_turn_share_one_look(project, queue):
+    jobs = started(project, 6)
+    queue.answers = [RUNNING]
+    first, go_on = threading.Event(), threading.Event()
+
+    def listing():
+        first.set()
+        go_on.wait(60)
+
+    queue.on_listing = listing
+    threads = [threading.Thread(target=job.sync_remote_results_status) for job in jobs]
+    threads[0].start()
+    assert first.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.2)  # until all of them ask, most likely
+        go_on.set()
+    assert queue.listed == 2
+
+
+def test_a_look_that_failed_is_good_for_nobody(project, queue):
+    jobs = started(project, 2)
+    queue.poll_range = (0.001, 0.01)
+    queue.answers = [TransportError("gone"), RUNNING]
+    for job in jobs:
+        job.sync_remote_results_status()
+    assert [project.record.row(job.id).remote_status for job in jobs] == [RUNNING, RUNNING]
