@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -406,5 +407,5 @@ def _remote_rundir(host: str | None, rundir: str | None, extra: str | None) -> s
         rundir = "run_expyre"
     rundir = rundir.rstrip("/")
     if host is None and not rundir.startswith("/"):
-        rundir = str(Path.home() / rundir)
+        rundir = str(Path.home() / re.sub(r"^(~|\$HOME|\$\{HOME\})(/|$)", "", rundir))
     return f"{rundir}/{extra}" if extra else rundir
