@@ -21,6 +21,7 @@ from expyre.errors import (
     StageError,
 )
 from expyre.jobsdb import Change, JobRow
+from expyre.launch import withdraw
 from expyre.outcome import Outcome
 from expyre.resources import Resources
 from expyre.starting import restart_jobs, start_jobs
@@ -312,7 +313,12 @@ class ExPyRe:
         self._reread()
 
     def cancel(self, verbose: bool = False) -> None:
-        """Ask the queue to end the job, if it is on its way; never raises for what the queue says."""
+        """Ask the queue to end the job, if it is on its way; never raises for what the queue says.
+
+        A job that waits for room in the queue is not submitted any more.
+        """
+        if not self.remote_id and withdraw(self.project, [self._reread()], "cancelled"):
+            self._reread()
         if self.remote_id and self.system is not None and self.status in GROUPS["ongoing"]:
             try:
                 self.system.scheduler.cancel([self.remote_id])

@@ -12,6 +12,8 @@ from expyre import gather
 from expyre.config import Project
 from expyre.errors import Cancelled, ExPyReTimeoutError, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
+from expyre.launch import withdraw
+from expyre.owners import owner_token
 from expyre.schedulers.base import Listing, Scheduler
 from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
 from expyre.system import System
@@ -437,3 +439,27 @@ def test_a_look_that_failed_is_good_for_nobody(project, queue):
     for job in jobs:
         job.sync_remote_results_status()
     assert [project.record.row(job.id).remote_status for job in jobs] == [RUNNING, RUNNING]
+
+
+def test_a_job_that_waits_for_room_is_cancelled_and_never_submitted(project, queue):
+    project.systems["s"].max_queued = 1
+    jobs = started(project, 3)
+    jobs[1].cancel()
+    assert project.record.row(jobs[1].id).status == "died"
+    queue.answers = [RUNNING]
+    queue.on_listing = lambda: run_submitted([job for job in jobs if job is not jobs[1]])
+    outcomes = {outcome.job.id: outcome for outcome in watch(jobs)}
+    assert [outcomes[jobs[i].id].result() for i in (0, 2)] == [0, 2]
+    assert isinstance(outcomes[jobs[1].id].error, Cancelled)
+    assert len(queue.accepted) == 2
+
+
+def test_a_job_that_is_being_submitted_is_not_taken_back(project, queue):
+    project.systems["s"].max_queued = 1
+    jobs = started(project, 2)
+    waiting = project.record.row(jobs[1].id)
+    claims = project.record.claim_submission([waiting.id], {waiting.id: "f" * 16}, owner_token())
+    assert claims == {waiting.id: "claimed"}
+    assert withdraw(project, [waiting], "cancelled") == set()
+    row = project.record.row(waiting.id)
+    assert (row.status, row.submit_state, row.token) == ("created", "submitting", "f" * 16)
