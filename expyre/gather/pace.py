@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Pace", "poll_range"]
 
+# Seconds of rest that a slow queue is given at most, unless whoever waits has more patience.
+_LONGEST_REST = 30.0
 _IN_QUEUE = frozenset({QUEUED, HELD})
 
 
@@ -46,7 +48,8 @@ class Pace:
     def wait(self, progressed: bool, at_most: float | None) -> None:
         """Sleep until enough time has passed since the last look; longer after one that took long or found nothing."""
         self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
-        delay = max(self.delay, self._busy if progressed else 4 * self._busy)
+        rest = min(self._busy if progressed else 4 * self._busy, max(self.slowest, _LONGEST_REST))
+        delay = max(self.delay, rest)
         if self._looked_at is not None:
             delay -= time.monotonic() - self._looked_at
         self._busy, self._looked_at = 0.0, None

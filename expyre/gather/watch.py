@@ -55,7 +55,7 @@ def as_completed(
         Seconds to wait for each job; None or negative for ever, 0 for one look. A job for which the time is up is
         looked at once more, then yields an ExPyReTimeoutError; it goes on by itself.
     check_interval
-        Longest time between two looks, in seconds.
+        Longest time between two looks, in seconds; up to 30 s where the looks themselves take long.
     queued_counts
         Whether time that a job spends waiting in the queue counts.
     quiet
