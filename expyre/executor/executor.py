@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -19,12 +20,14 @@ from expyre.executor.backends import Options
 from expyre.executor.calls import Backend, Call
 from expyre.executor.choice import make_backend
 from expyre.executor.dependencies import Dependencies
+from expyre.executor.graph import DependencyGraph, Record, label_of
 from expyre.executor.options import read_options
 from expyre.executor.requests import Mistakes, Request
 
 __all__ = ["Executor"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Executor(concurrent.futures.Executor):
@@ -74,7 +77,8 @@ class Executor(concurrent.futures.Executor):
     cache, cache_directory
         Keep results of calls, by values and code like those of jobs, and use them again, also in later scripts.
     plot_dependency_graph, plot_dependency_graph_filename
-        Remember which call needs which (`dependency_graph`), and draw it into a file at the end.
+        Remember which call needs which (`dependency_graph`), and write that to a file once all calls are done: as a
+        picture or a text, by its ending (``.svg``, ``.png``, ``.pdf``, ``.mmd`` for Mermaid, ``.dot`` for Graphviz).
     resource_dict
         Resources as in ``submit``, for all calls.
 
@@ -117,7 +121,9 @@ class Executor(concurrent.futures.Executor):
         self._backend: Backend = make_backend(self._options)
         self._dependencies = Dependencies(self._backend.take)
         self._take = self._backend.take if disable_dependencies else self._dependencies.take
-        self._finalizer = weakref.finalize(self, _let_go, self._dependencies, self._backend)
+        self._record = Record() if self._options.graph else None
+        self._write_graph = _writer(self._record, self._options.graph_file)
+        self._finalizer = weakref.finalize(self, _let_go, self._dependencies, self._backend, self._write_graph)
         self._finalizer.atexit = False
         _live.add(self)
 
@@ -150,7 +156,9 @@ class Executor(concurrent.futures.Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if _interpreter_ends:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            self._take(call)
+            inputs = self._take(call)
+            if self._record is not None:
+                self._record.add(call, label_of(args[0] if fn is _run_chunk else fn), inputs or ())
         return call.future
 
     def _request(self, given: Mapping[str, Any]) -> Request:
@@ -210,8 +218,9 @@ class Executor(concurrent.futures.Executor):
         """
         self._shut_down(cancel=cancel_futures, kill=False)
         if wait:
-            self._dependencies.wait()
-            self._backend.join()
+            _finish(self._dependencies, self._backend, self._write_graph)
+        elif self._write_graph is not None:
+            _finish_later(self._dependencies, self._backend, self._write_graph)
 
     def _shut_down(self, *, cancel: bool, kill: bool) -> None:
         with self._lock:
@@ -220,6 +229,18 @@ class Executor(concurrent.futures.Executor):
         if cancel:
             self._dependencies.cancel()
         self._dependencies.when_empty(partial(self._backend.close, cancel=cancel, kill=kill))
+
+    def dependency_graph(self) -> DependencyGraph:
+        """Return which calls there are, how they stand now, and which needs the results of which.
+
+        Raises
+        ------
+        RequestError
+            The executor was made without ``plot_dependency_graph=True``.
+        """
+        if self._record is None:
+            raise RequestError("Executor: calls are remembered only with plot_dependency_graph=True")
+        return self._record.graph()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -290,9 +311,37 @@ _live: weakref.WeakSet[Executor] = weakref.WeakSet()
 _interpreter_ends = False
 
 
-def _let_go(dependencies: Dependencies, backend: Backend) -> None:
+def _let_go(dependencies: Dependencies, backend: Backend, write_graph: Callable[[], None] | None) -> None:
     """Finish what was submitted to an executor that nobody refers to any more."""
     dependencies.when_empty(backend.close)
+    if write_graph is not None:
+        _finish_later(dependencies, backend, write_graph)
+
+
+def _finish(dependencies: Dependencies, backend: Backend, write_graph: Callable[[], None] | None) -> None:
+    """Wait until all is done."""
+    dependencies.wait()
+    backend.join()
+    if write_graph is not None:
+        write_graph()
+
+
+def _finish_later(dependencies: Dependencies, backend: Backend, write_graph: Callable[[], None]) -> None:
+    finish = partial(_finish, dependencies, backend, write_graph)
+    threading.Thread(target=finish, name="expyre-executor-graph").start()
+
+
+def _writer(record: Record | None, path: str | None) -> Callable[[], None] | None:
+    """Return what writes the graph at the end, if it is to be written; it does not refer to the executor."""
+    return None if record is None or path is None else partial(_write_graph, record, path)
+
+
+def _write_graph(record: Record, path: str) -> None:
+    """Write the graph of all calls; if that fails the results are not lost with it."""
+    try:
+        record.graph().plot(path)
+    except Exception as error:
+        _log.error("the dependency graph could not be written to %s: %s", path, error)
 
 
 def _at_exit() -> None:
