@@ -74,6 +74,11 @@ class Dispatcher:
             raise RequestError("; ".join(what))
         self._launcher.prepare(request)
 
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        return self._settings.max_workers
+
     def take(self, call: Call) -> None:
         """Take a call; it is pickled here and now, unless too much waits already."""
         try:
@@ -230,11 +235,11 @@ class Dispatcher:
         if worker.number not in self._workers:  # its end was heard of in the same round
             return
         channel = worker.channels[rank]
-        if mask & WRITE:
-            self._send_rest(worker, channel)
         if mask & ~WRITE and not worker.read(rank, self._answered):
             self._loop.unwatch(channel.sock)
             worker.lose(rank)
+        elif channel.waits:  # an answer makes room as well, long before the system calls the socket writable
+            self._send_rest(worker, channel)
 
     def _send_rest(self, worker: Worker, channel: Channel) -> None:
         try:
@@ -249,7 +254,8 @@ class Dispatcher:
         elif worker.calls:
             self._done(worker.calls.popleft(), answer)
         elif not answer.ok:  # it could not be set up
-            self._broken = answer.value
+            if worker.reserved is None:
+                self._broken = answer.value
             self._doom(worker, answer.value)
 
     def _done(self, call: Call, answer: Answer) -> None:

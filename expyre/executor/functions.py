@@ -63,13 +63,14 @@ class Functions:
         return found
 
     def _number(self, payload: Payload) -> Pickled:
-        if payload.data not in self._by_content:
+        content = payload.data
+        if content not in self._by_content:
             if len(self._by_content) >= _MOST:
                 self._by_content.clear()
                 self._known.clear()
                 self.generation += 1  # workers may forget as well
-            self._by_content[payload.data] = Pickled(next(self._numbers), payload)
-        return self._by_content[payload.data]
+            self._by_content[content] = Pickled(next(self._numbers), payload)
+        return self._by_content[content]
 
     def _remember(self, function: Callable[..., Any], found: Pickled) -> None:
         """Note how a function is recognised, if it can be told whether it has changed."""

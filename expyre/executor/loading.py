@@ -18,14 +18,14 @@ _SKELETONS = ("_make_skeleton_class", "_make_skeleton_enum")
 
 
 def value_in(message: Message) -> Any:
-    """Return the value in a message.
+    """Return the value in a message, whose token says whether code may be part of it.
 
     Raises
     ------
     Exception
         What its pickle raises.
     """
-    if message.data is None or not _HAS_CLASSES.search(message.data):
+    if message.data is None or not message.token or not _HAS_CLASSES.search(message.data):
         return message.load()
     return load(message.data, message.buffers)
 

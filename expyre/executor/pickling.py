@@ -12,14 +12,14 @@ from expyre.node.serving.messages import Payload, dump
 
 __all__ = ["Pickles"]
 
-_MOST_BYTES = 256 * 1024**2
+_MOST_BYTES = 64 * 1024**2
 
 
 class Pickles:
     """Pickles calls.
 
     What a caller does to an argument after the call was submitted does not change the call, except to large arrays,
-    which are not copied, and while more than 256 MB of pickles wait: then a call is pickled when its turn comes, so
+    which are not copied, and while more than 64 MB of pickles wait: then a call is pickled when its turn comes, so
     that ten thousand calls with the same large argument do not need as many copies of it.
     """
 
@@ -50,7 +50,7 @@ class Pickles:
         if call.payload is None:
             call.pickled, call.payload = self._dump(call)
             call.args, call.kwargs = (), {}
-            self._count(call.payload.nbytes)
+            self._count(call.payload.size)
 
     def _dump(self, call: Call) -> Any:
         try:
@@ -65,7 +65,7 @@ class Pickles:
     def done(self, call: Call) -> None:
         """Forget the pickle of a call that has ended."""
         if call.payload is not None:
-            self._count(-call.payload.nbytes)
+            self._count(-call.payload.size)
             call.payload = call.pickled = None
 
     def _count(self, nbytes: int) -> None:

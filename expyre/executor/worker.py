@@ -173,7 +173,7 @@ class Worker:
     def receive(self, rank: int, message: Message) -> Answer | None:
         """Take in a message; return the answer once all ranks have sent theirs."""
         answer = _read(message)
-        if self.size == 1:
+        if self.size == 1 or message.kind == messages.NOT_READY:
             return self._settled(message, answer)
         self._answers[rank] = answer
         if not answer.ok and not self.faltering_since:

@@ -28,6 +28,12 @@ KINDS: dict[str, Callable[..., AnyExecutor]] = {
 }
 OURS = ("block", "per_call")
 
+HEAD_OF_SCRIPTS = """
+import os, sys, time
+from pathlib import Path
+from expyre import Executor
+"""
+
 
 class Script:
     """A script in a process of its own; a mark in its environment tells what it has started."""

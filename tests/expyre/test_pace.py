@@ -35,6 +35,14 @@ def test_a_queue_that_is_slow_to_answer_rests_longer(naps: list[float], progress
     assert naps[-1] == pytest.approx(rest, abs=1.0)
 
 
+@pytest.mark.parametrize(("slowest", "rest"), [(2.0, 30.0), (100.0, 100.0)])
+def test_no_rest_is_without_end(naps: list[float], slowest: float, rest: float) -> None:
+    pace = Pace([], slowest=slowest)
+    pace.looked(60.0)
+    pace.wait(progressed=False, at_most=None)
+    assert naps[-1] == pytest.approx(rest, abs=1.0)
+
+
 def test_what_is_done_with_results_is_part_of_the_rest(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace([], slowest=30.0)
     pace.looked(2.0)

@@ -2,8 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -177,6 +178,36 @@ def test_executors(monkeypatch):
             assert found == [i * len(big) for i in range(50)]
             with pytest.raises(ZeroDivisionError):
                 results(None, lambda items: 1 / 0, range(5), executor=executor)
+
+
+class AtOnce(Executor):
+    """Executor that works in the thread that submits."""
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+BEGUN = threading.Event()
+CROWD = threading.Barrier(7)
+
+
+def meet(items):
+    if items[0] == 0:
+        BEGUN.set()
+        CROWD.wait(60)
+    return items
+
+
+def test_many_calls_at_a_time_in_one_process():
+    def call(executor):
+        assert executor is threads or BEGUN.wait(60)
+        return results(None, meet, range(3), executor=executor)
+
+    with ThreadPoolExecutor(1) as threads, ThreadPoolExecutor(7) as callers:
+        found = callers.map(call, [threads] + [AtOnce() for _ in range(6)])
+        assert list(found) == [[0, 1, 2]] * 7
 
 
 def test_broken_executor_names_the_items():

@@ -27,6 +27,7 @@ from typing import Any, Optional, Tuple  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree
 from . import messages, placing, worker
+from .words import Words
 
 LENGTH = struct.Struct("<I")
 _PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL, for commands
@@ -96,7 +97,7 @@ class _Keeper:
         self._script = _handle_on(script)
         self._unsent = bytearray()  # notes; to wait here for a script that waits for this process would be the end
         self._pids: dict[int, int] = {}  # process -> worker
-        self._commands: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: dict[int, tuple[subprocess.Popen[bytes], Words]] = {}
         self._kill_at: dict[int, float] = {}
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
@@ -108,10 +109,16 @@ class _Keeper:
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         while True:
             timeout = max(0.0, min(self._kill_at.values()) - time.monotonic()) if self._kill_at else None
-            sources: list[Any] = [self._control, self._wake_r, *([] if self._script is None else [self._script])]
+            said = [words for _, words in self._commands.values() if words.reading is not None]
+            sources: list[Any] = [self._control, self._wake_r, *(words.reading for words in said)]
+            if self._script is not None:
+                sources.append(self._script)
             ready, room, _ = select.select(sources, [self._control] if self._unsent else [], [], timeout)
             if self._wake_r in ready:
                 self._drain()
+            for words in said:
+                if words.reading in ready:
+                    words.hear()
             self._reap()
             self._kill_due()
             if room:
@@ -193,19 +200,19 @@ class _Keeper:
 
     def _start(self, request: dict[str, Any]) -> None:
         """Start a command in a session of its own."""
-        output = open(request["output"], "ab") if request.get("output") else None  # noqa: SIM115  closed below
+        words = Words()
         try:
             process = subprocess.Popen(
                 request["command"], env=request["environ"], cwd=request["cwd"], stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output and subprocess.STDOUT, start_new_session=True,
+                stderr=words.writing, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
+            words.close()
             self._tell({"ended": request["worker"], "status": 127, "why": f"{request['command'][0]}: {error.strerror}"})
             return
         finally:
-            if output is not None:
-                output.close()
-        self._commands[process.pid] = process
+            os.close(words.writing)
+        self._commands[process.pid] = process, words
         self._pids[process.pid] = request["worker"]
         self._tell({"started": request["worker"], "pid": process.pid})
 
@@ -219,12 +226,13 @@ class _Keeper:
                 return
             number = self._pids.pop(pid, None)
             self._kill_at.pop(pid, None)
-            command = self._commands.pop(pid, None)
-            if command is not None:
-                command.returncode = 0  # reaped here; no other wait is wanted
+            process, words = self._commands.pop(pid, (None, None))
+            if process is not None:
+                process.returncode = 0  # reaped here; no other wait is wanted
             if number is not None:
                 end_group(pid)
-                self._tell({"ended": number, "status": os.waitstatus_to_exitcode(status)})
+                said = words.last() if words is not None else ""
+                self._tell({"ended": number, "status": os.waitstatus_to_exitcode(status), "words": said})
 
     def _kill(self, number: int, *, gently: bool) -> None:
         for pid in [pid for pid, each in self._pids.items() if each == number]:

@@ -30,25 +30,37 @@ LENGTH = struct.Struct("<Q")
 MOST_IN_PACKET = 128 * 1024  # bytes
 _LEAST_LEFT_OUT = 16 * 1024  # bytes; smaller buffers are copied into the pickle
 _MOST_LEFT_OUT = 1000
+_FRAMED = b"\x80\x95"  # how a part of a pickle begins that is no large string of bytes: PROTO or FRAME
 _ALIGNMENT = 64  # bytes, of buffers within what follows a header: vector instructions ask for no more
 _ROOM_FOR_FD = socket.CMSG_LEN(array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Payload(NamedTuple):
-    """A pickled value: the pickle, and the buffers that it leaves out."""
+    """A pickled value: the pickle, in pieces, the buffers that it leaves out, and whether code may be part of it."""
 
-    data: bytes
+    pieces: List[bytes]  # noqa: UP006
     buffers: List[memoryview]  # noqa: UP006
+    by_value: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """The pickle."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+
+    @property
+    def size(self) -> int:
+        """Size in bytes of the pickle."""
+        return sum(map(len, self.pieces))
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
-        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+        """Size in bytes of all."""
+        return self.size + sum(buffer.nbytes for buffer in self.buffers)
 
 
 class Message(NamedTuple):
-    """A message that has come."""
+    """A message that has come; without buffers, its pickle is only there until the next one is received."""
 
     kind: int
     token: int
@@ -68,6 +80,12 @@ class Message(NamedTuple):
         if self.data is None:
             raise OSError(errno.EMFILE, "a large value could not be received: too many files are open")
         return pickle.loads(self.data, buffers=self.buffers)
+
+
+class _Pieces(List[bytes]):  # noqa: UP006  (Python 3.9)
+    """Takes what a pickler writes; large strings of bytes come as they are, without a copy."""
+
+    write = list.append
 
 
 def dump(value: Any) -> Payload:
@@ -90,17 +108,18 @@ def dump(value: Any) -> Payload:
         buffers.append(raw)
         return False
 
+    pieces = _Pieces()
     try:
-        data = pickle.dumps(value, PROTOCOL, buffer_callback=keep)
-        if b"__main__" not in data and not _by_value():
-            return Payload(data, buffers)
-    except Exception:
+        pickle.Pickler(pieces, PROTOCOL, buffer_callback=keep).dump(value)
+        names_main = any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED)
+        if not names_main and not _by_value():
+            return Payload(pieces, buffers)
+    except Exception:  # cloudpickle may know how
         pass
     import cloudpickle
 
     buffers.clear()
-    data = cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)
-    return Payload(data, buffers)
+    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers, by_value=True)
 
 
 def _by_value() -> bool:
@@ -109,22 +128,22 @@ def _by_value() -> bool:
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
-NOTHING = Payload(b"", [])
+NOTHING = Payload([], [])
 
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
-    data, buffers = payload
+    pieces, buffers, _ = payload
     if not buffers:
-        return [HEADER.pack(kind, 0, 0, token, number, len(data), seconds) + data]
-    lengths = (len(data), *(buffer.nbytes for buffer in buffers))
-    first = struct.pack(f"<{len(lengths)}Q", *lengths) + data
-    pieces: list[Any] = []
-    length = len(first)
+        return [HEADER.pack(kind, 0, 0, token, number, payload.size, seconds), *pieces]
+    lengths = (payload.size, *(buffer.nbytes for buffer in buffers))
+    first = struct.pack(f"<{len(lengths)}Q", *lengths)
+    aligned: list[Any] = []
+    length = len(first) + payload.size
     for buffer in buffers:
-        pieces += [bytes(-length % _ALIGNMENT), buffer]
-        length += len(pieces[-2]) + buffer.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces]
+        aligned += [bytes(-length % _ALIGNMENT), buffer]
+        length += len(aligned[-2]) + buffer.nbytes
+    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces, *aligned]
 
 
 def unpack(header: Any, body: Any) -> Message:
@@ -150,6 +169,7 @@ class Packets:
     """One end of a socket of which each packet is a message."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)  # as much as the system allows
         self.sock = sock
         self._room = bytearray(MOST_IN_PACKET + HEADER.size)
         self._view = memoryview(self._room)
@@ -173,7 +193,7 @@ class Packets:
     def _send_packet(self, pieces: Any) -> bool:
         """Send a message as one packet; False if the system has a lower limit for those."""
         try:
-            self.sock.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self.sock.sendmsg(pieces)
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
@@ -207,7 +227,7 @@ class Packets:
         if header[1]:
             return unpack(header, None if memory is None else _taken_over(memory, header[5]))
         rest = self._view[HEADER.size : size]
-        return unpack(header, bytearray(rest) if header[2] else bytes(rest))
+        return unpack(header, bytearray(rest) if header[2] else rest)
 
     def skip(self, flags: int = 0) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
         """Return the next message like `receive`, but without its content."""

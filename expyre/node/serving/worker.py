@@ -24,7 +24,7 @@ __all__ = ["end_process", "failure", "missing_arguments", "serve"]
 def failure(error: BaseException) -> Payload:
     """Return an exception, and its traceback as text, as plain data that can be read anywhere."""
     data = (runner.exception_bytes(error), runner.error_text(error).partition("\n")[2])
-    return Payload(pickle.dumps(data, messages.PROTOCOL), [])
+    return Payload([pickle.dumps(data, messages.PROTOCOL)], [])
 
 
 def missing_arguments(
@@ -126,7 +126,8 @@ class _Server:
             kind, payload = messages.FAILURE, failure(error)
         value = args = kwargs = None  # not kept until the next call
         _flush()
-        self._end.send(pack(kind, number=number, seconds=time.perf_counter() - begin, payload=payload))
+        seconds = time.perf_counter() - begin
+        self._end.send(pack(kind, token=payload.by_value, number=number, seconds=seconds, payload=payload))
 
 
 def _dump(value: Any) -> Payload:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from expyre.errors import WorkerDied
+
 from ..batching import Chunks
 from ..task import Chunk, Task
 
@@ -20,10 +22,6 @@ class Done:
     chunk: Chunk
     results: list[Any]
     error: BaseException | None = None
-
-
-class WorkerDied(RuntimeError):
-    """Raised when a worker process was killed while it worked on a chunk; the other chunks were finished."""
 
 
 class Engine(Protocol):
@@ -81,8 +79,9 @@ def choose_engine(num_python_subprocesses: int | None, executor: Any = None) -> 
         return SerialEngine()
     if n is None:
         n = number_from_env("WFL_NUM_PYTHON_SUBPROCESSES", "WFL_AUTOPARA_NPOOL")
-    if _executor_may_be_shared():
-        from .executor import ExecutorEngine, shared_executor
+    if _executor_may_be_shared() and not _inside_operation():
+        from .executor import ExecutorEngine
+        from .shared import shared_executor
 
         shared = shared_executor(n)
         if shared is not None:

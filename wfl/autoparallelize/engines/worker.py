@@ -15,6 +15,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from expyre.node.family import end_tree
+
 from ..task import Task
 from . import wire
 
@@ -25,41 +27,10 @@ IDLE = -1
 _MARK = struct.Struct("<q")
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that they have; [] where /proc is not there."""
-    children: dict[int, list[int]] = {}
-    try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    except OSError:
-        return []
-    for each in pids:
-        try:
-            with open(f"/proc/{each}/stat", "rb") as f:
-                children.setdefault(int(f.read().rpartition(b")")[2].split()[1]), []).append(each)
-        except (OSError, IndexError, ValueError):
-            continue
-    found: list[int] = []
-    todo = [pid]
-    while todo:
-        new = children.get(todo.pop(), [])
-        found += new
-        todo += new
-    return found
-
-
-def kill_tree(pid: int, *, itself: bool = True) -> None:
-    """Kill the processes that a process has started, and the process itself."""
-    for each in [*([pid] if itself else []), *descendants(pid)]:
-        try:
-            os.kill(each, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
 def _die_with_parent(lifeline: int) -> None:
     """Wait until the parent has gone, then end this process and what it has started."""
     os.read(lifeline, 1)
-    kill_tree(os.getpid(), itself=False)
+    end_tree(os.getpid(), itself=False)
     os._exit(1)
 
 

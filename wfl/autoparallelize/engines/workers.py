@@ -23,10 +23,12 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import Any
 
+from expyre.node.family import end_tree
+
 from ..task import Task
 from . import wire
 from .base import number_from_env
-from .worker import kill_tree, make_mark, read_mark, serve
+from .worker import make_mark, read_mark, serve
 
 __all__ = ["Pool", "WorkerProcess", "borrow_pool", "close_idle_pools", "return_pool", "start_method"]
 
@@ -133,7 +135,7 @@ class WorkerProcess:
         """Return the number of the first item that a dead worker had in hand, and how it died, in words."""
         code = self._wait(5.0)
         if code is None:
-            kill_tree(self.pid)
+            end_tree(self.pid)
             code = self._wait(None)
         number = read_mark(self._mark.fileno())
         self._close()
@@ -142,11 +144,11 @@ class WorkerProcess:
     def stop(self, *, kill: bool) -> None:
         """End the worker: let it finish, or kill it together with what it has started."""
         if kill:
-            kill_tree(self.pid)
+            end_tree(self.pid)
         else:
             self.send(None)
         if self._wait(None if kill else 2.0) is None:
-            kill_tree(self.pid)
+            end_tree(self.pid)
             self._wait(None)
         self._close()
 
