@@ -229,11 +229,6 @@ class Executor(concurrent.futures.Executor):
             self._shut_down(cancel=True, kill=True)
         self.shutdown(wait=True)
 
-    @property
-    def max_workers(self) -> int:
-        """Most calls at a time."""
-        return self._backend.max_workers
-
     def __repr__(self) -> str:
         return f"<expyre.Executor {self._options.backend}>"
 

@@ -27,10 +27,15 @@ class Pace:
         Project and name of the system of each job.
     slowest
         Longest time between two rounds, in s.
+    fastest
+        Shortest time, in s, if it is longer than that of the systems.
     """
 
-    def __init__(self, places: Iterable[tuple[Project, str | None]], slowest: float) -> None:
+    def __init__(
+        self, places: Iterable[tuple[Project, str | None]], slowest: float, fastest: float = 0.0
+    ) -> None:
         self._limit = slowest
+        self._least = fastest
         self._ranges: dict[tuple[int, str | None], tuple[float, float]] = {}
         self._busy = 0.0
         self._looked_at: float | None = None
@@ -41,7 +46,7 @@ class Pace:
         for project, system in dict.fromkeys(places):
             self._ranges.setdefault((id(project), system), _poll_range(project, system))
         ranges = self._ranges.values()
-        self.fastest = min((low for low, _ in ranges), default=0.02)
+        self.fastest = max(self._least, min((low for low, _ in ranges), default=0.02))
         self.slowest = max(self.fastest, min(self._limit, min((high for _, high in ranges), default=self._limit)))
         self.delay = self.fastest
 

@@ -86,13 +86,14 @@ class Watch:
         check_interval: float = 30.0,
         retry: Retry | None = None,
         progress: Reporter | None = None,
+        least_interval: float = 0.0,
     ) -> None:
         self.waiting: dict[str, list[Waitable]] = {}
         self.rows: dict[str, JobRow] = {}
         self._retry = retry
         self._progress = reporter(None, "jobs", quiet=True) if progress is None else progress
         self._clock = Clock(timeout, queued_counts)
-        self._pace = Pace((), check_interval)
+        self._pace = Pace((), check_interval, least_interval)
         self._backlog = Backlog()
         self._refused: dict[str, BaseException] = {}
         self._since: dict[str, float] = {}

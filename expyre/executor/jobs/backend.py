@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from expyre import gather, plan
-from expyre.errors import ExPyReError, ExPyReTimeoutError, PlanEnd, RequestError
+from expyre import plan
+from expyre.errors import ExPyReTimeoutError, PlanEnd, RequestError
 from expyre.executor.calls import Call
 from expyre.executor.jobs.flights import Flight, keyed, make_jobs_of
 from expyre.executor.jobs.requests import JobRequest
@@ -21,7 +22,7 @@ from expyre.executor.requests import Request
 from expyre.gather import Watch
 from expyre.identity import remembering
 from expyre.outcome import Outcome, read_outcome
-from expyre.states import CREATED, DIED, END_CANCELLED, GROUPS, STARTED, SUCCEEDED
+from expyre.states import CREATED, DIED, END_CANCELLED, GROUPS, RUNNING, STARTED, SUCCEEDED
 
 if TYPE_CHECKING:
     from expyre.config import Project
@@ -32,6 +33,7 @@ __all__ = ["Jobs", "make_jobs"]
 log = logging.getLogger(__name__)
 
 _QUIET = 0.05  # seconds without a new call after which those that have come become jobs
+_LEFT = "the script ends, and waits for this call no more; its job goes on, and is found when the script runs again"
 _MOST_WAIT = 1.0  # seconds after which they do in any case
 
 
@@ -70,12 +72,13 @@ class Jobs:
         self._starter = Starter(project, options)
         self._watch = Watch(retry=self._starter.retry, least_interval=options.refresh_rate)
         self._flights: dict[tuple[str | None, str], Flight] = {}
-        self._keys: dict[str, tuple[str | None, str]] = {}  # of flights, by id of the job
+        self._by_job: dict[str, Flight] = {}
+        self._deserted: list[Flight] = []
         self._flight_of: dict[Call, Flight] = {}
         self._inbox: deque[Callable[[], None] | Call] = deque()
         self._wake = threading.Event()
         self._closing = self._leaving = False
-        self._thread = threading.Thread(target=self._run, name="expyre-jobs", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="expyre-jobs")
         self._starting = threading.Lock()
 
     # ---------------------------------------------------------------------------------------------- any thread
@@ -133,6 +136,7 @@ class Jobs:
             except Exception as error:
                 log.exception("the jobs of an executor could not be looked after")
                 self._fail(list(self._flights.values()), error)
+                self._watch.drop(list(self._watch.waiting))
 
     def _is_over(self) -> bool:
         return self._closing and not self._inbox and not self._flights
@@ -153,11 +157,12 @@ class Jobs:
 
     def _step(self) -> None:
         self._board(self._take_inbox())
-        self._start()
-        if self._watch.waiting and time.monotonic() >= self._watch.due:
+        self._cancel_deserted()
+        if self._watch.waiting and time.monotonic() >= self._watch.due:  # first of all what is known already
             for outcome in self._watch.round():
                 self._land(outcome)
             self._note_running()
+        self._start()
 
     def _take_inbox(self) -> list[Call]:
         taken: dict[Call, None] = {}
@@ -180,7 +185,10 @@ class Jobs:
                     new.extend(self._flight_for(call))
                 except Exception as error:
                     call.fail(error)
-        for flight in make_jobs_of(self._project, new):
+        made = list(make_jobs_of(self._project, new))
+        if plan.active():
+            made = self._planned(made)
+        for flight in made:
             self._admit(flight)
         for flight in new:
             if flight.job is None:
@@ -195,7 +203,7 @@ class Jobs:
         flight = self._flights.get(key)
         new = flight is None
         if flight is None:
-            flight = Flight(known, request.options(self._name, self._system), request.slots)
+            flight = Flight(key, known, request.options(self._name, self._system), request.slots)
             self._flights[key] = flight
         flight.waiters.append(call)
         self._flight_of[call] = flight
@@ -205,23 +213,26 @@ class Jobs:
         """Decide what becomes of a flight whose job was found or made."""
         job = flight.job
         assert job is not None
+        self._by_job[job.id] = flight
         row = job.row
-        if job.planned:
-            self._starter.note_planned(flight)
-            self._end_as_planned(flight)
-            return
         asked_to_end = row.status in GROUPS["ongoing"] and row.reason == END_CANCELLED
-        if row.status == CREATED or row.status == DIED or asked_to_end:
+        if row.status in (CREATED, DIED) or asked_to_end:  # one that has died did so for an earlier run
+            self._watch.drop([job.id])
             self._starter.add(flight, again=row.status != CREATED)
         else:
             flight.submitted = row.status != SUCCEEDED
             self._watch.add([job])
 
-    def _end_as_planned(self, flight: Flight) -> None:
-        try:
-            plan.end("the result of a call is needed")
-        except PlanEnd as error:
-            self._fail([flight], error)
+    def _planned(self, flights: Sequence[Flight]) -> list[Flight]:
+        """Add flights to the plan of a dry run; return those whose results are known all the same."""
+        self._starter.note_in_plan(flights)
+        missing = [flight for flight in flights if flight.job is not None and flight.job.planned]
+        if missing:
+            try:
+                plan.end("results of calls are needed")
+            except PlanEnd as error:
+                self._fail(missing, error)
+        return [flight for flight in flights if flight not in missing]
 
     def _start(self) -> None:
         """Submit what there is room for."""
@@ -235,27 +246,24 @@ class Jobs:
 
     def _note_running(self) -> None:
         for job_id, row in self._watch.rows.items():
-            if row.status == STARTED and (flight := self._by_id(job_id)) is not None:
-                flight.begin()
-
-    def _by_id(self, job_id: str) -> Flight | None:
-        return next((f for f in self._flights.values() if f.job is not None and f.job.id == job_id), None)
+            if (row.status == STARTED or row.remote_status == RUNNING) and job_id in self._by_job:
+                self._by_job[job_id].begin()
 
     def _land(self, outcome: Outcome) -> None:
         """Deliver what became of a job; it stays in the record, so that later runs are answered from there."""
-        flight = self._by_id(outcome.job.id)
+        flight = self._by_job.get(outcome.job.id)
         if flight is None:  # all its calls were cancelled
             return
-        for call in flight.waiters:
+        for number, call in enumerate(flight.waiters):
+            if number:  # nobody shares a value
+                outcome = replace(read_outcome(outcome.job.row), job=outcome.job)
             try:
                 value = outcome.job.finish(outcome, quiet=True)[0]
-            except BaseException as error:
+            except Exception as error:
                 call.fail(error)
             else:
                 if call.begin():
                     call.end(True, value)
-            if len(flight.waiters) > 1:
-                outcome = Outcome(outcome.job, *_rest(read_outcome(outcome.job.row)))  # nobody shares a value
         self._forget(flight)
 
     def _fail(self, flights: Iterable[Flight], error: BaseException) -> None:
@@ -265,9 +273,38 @@ class Jobs:
 
     def _forget(self, flight: Flight) -> None:
         self._starter.drop(flight)
+        self._flights.pop(flight.key, None)
         if flight.job is not None:
-            self._watch.drop([flight.job.id])
+            self._by_job.pop(flight.job.id, None)
         for call in flight.waiters:
             self._flight_of.pop(call, None)
-        for key in [key for key, each in self._flights.items() if each is flight]:
-            del self._flights[key]
+
+    # -- cancelled calls, and the end
+
+    def _withdraw(self, call: Call) -> None:
+        """Take leave of a call that was cancelled."""
+        call.begin()
+        flight = self._flight_of.pop(call, None)
+        if flight is not None:
+            flight.waiters.remove(call)
+            if not flight.waiters:
+                self._deserted.append(flight)
+
+    def _cancel_deserted(self) -> None:
+        """Cancel, in the queue, jobs of which nobody wants the results; their ends are recorded if there is time."""
+        deserted = [flight for flight in self._deserted if not flight.waiters]
+        self._deserted = []
+        for flight in deserted:
+            self._forget(flight)
+        if not self._leaving:
+            self._starter.cancel([flight for flight in deserted if flight.submitted])
+
+    def _close(self, cancel: bool, kill: bool) -> None:
+        self._closing = True
+        self._leaving |= kill
+        calls = list(self._flight_of)
+        if cancel or kill:
+            for call in calls:
+                call.cancel()
+        if kill:
+            self._fail(list(self._flights.values()), ExPyReTimeoutError(_LEFT))

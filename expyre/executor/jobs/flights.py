@@ -40,6 +40,8 @@ class Flight:
 
     Attributes
     ----------
+    key
+        Scope and key of the call.
     call
         What the job is made of; None once it is made.
     options
@@ -54,6 +56,7 @@ class Flight:
         Whether the queue has it, as far as this process knows.
     """
 
+    key: tuple[str | None, str]
     call: KeyedCall | None
     options: LaunchOptions
     slots: int
