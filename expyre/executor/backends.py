@@ -30,6 +30,8 @@ class Options:
     ----------
     backend
         One of `BACKENDS`, or the name of a system.
+    on_system
+        Whether it is the name of a system.
     request
         What each worker, or call, asks for.
     max_workers, max_cores
@@ -48,6 +50,7 @@ class Options:
 
     backend: str
     request: Request
+    on_system: bool = False
     max_workers: int | None = None
     max_cores: int | None = None
     block_allocation: bool = False

@@ -153,7 +153,7 @@ class Executor(concurrent.futures.Executor):
 
     def _request(self, given: Mapping[str, Any]) -> Request:
         mistakes = Mistakes("resource_dict")
-        request = Request.read(given, mistakes, self._options.request)
+        request: Request = self._options.request.read(given, mistakes, self._options.request)
         mistakes.finish()
         if self._options.block_allocation and request != self._options.request:
             raise RequestError(

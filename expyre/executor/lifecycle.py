@@ -35,7 +35,9 @@ class Service:
         self._dependencies = Dependencies(backend.take, disabled=disable_dependencies)
         self._process = os.getpid()
         self._cancel = self._kill = False
-        self._last = None if at_end is None else threading.Thread(target=self._end, args=(at_end,), name="expyre-executor-end")
+        self._last: threading.Thread | None = None
+        if at_end is not None:
+            self._last = threading.Thread(target=self._end, args=(at_end,), name="expyre-executor-end")
         _live.add(self)
 
     def take(self, call: Call) -> list[Any]:
