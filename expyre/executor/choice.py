@@ -23,6 +23,15 @@ def make_backend(options: Options) -> Backend:
         backend = make_dispatcher(options)
         backend.check(options.request)
         return backend
+    from expyre import config
+
+    project = config.project()
+    if options.backend in project.systems and options.block_allocation:
+        from expyre.executor.blocks import make_blocks
+
+        blocks = make_blocks(options, project)
+        blocks.check(options.request)
+        return blocks
     near = get_close_matches(options.backend, BACKENDS, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise RequestError(f"Executor: backend={options.backend!r} is unknown{hint}")
