@@ -116,15 +116,16 @@ class Spool:
         found = [Waiting(batch, label) for batch in self._names(CALLS) for label in self._labels(CALLS, batch)]
         return sorted(found, key=lambda each: (each.batch != BACK, each.label))
 
-    def claim(self, line: Sequence[Waiting]) -> Optional[Label]:  # noqa: UP045
-        """Claim one of the first calls of a line; None if others have got all of them."""
-        for start in range(0, len(line), _AT_RANDOM):
-            first = list(line[start : start + _AT_RANDOM])
-            if first[0].batch != BACK:
-                random.shuffle(first)
-            for each in first:
-                if self._move((CALLS, each.batch, str(each.label)), (CLAIMED, self._mine(each.label))):
-                    return each.label
+    def claim(self, line: List[Waiting]) -> Optional[Label]:  # noqa: UP006, UP045
+        """Claim one of the first calls of a line; None if others have got all of them.
+
+        Those that were tried are taken out of the line.
+        """
+        while line:
+            at = 0 if line[0].batch == BACK else random.randrange(min(len(line), _AT_RANDOM))
+            each = line.pop(at)
+            if self._move((CALLS, each.batch, str(each.label)), (CLAIMED, self._mine(each.label))):
+                return each.label
         return None
 
     def begin(self, label: Label) -> bool:

@@ -13,19 +13,20 @@ import os
 import signal
 import time
 from collections import deque
-from typing import Any, Deque, Mapping, Optional  # noqa: UP035  (Python 3.9)
+from typing import Any, Deque, List, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
 from .. import runner
 from ..serving import messages
 from . import spool as names
 from .crew import Crew
-from .spool import Label, Spool
+from .spool import Label, Spool, Waiting
 
 __all__ = ["Worker", "main"]
 
 _FASTEST, _SLOWEST = 0.01, 1.0  # seconds between two looks for calls
 _LOOK = 1.0  # seconds between two looks at the clock while a call runs
 _NOTE_EVERY = 1.0  # seconds between two notes about calls that were served
+_LISTED_FOR = 0.5  # seconds for which a list of calls is good: to list them takes longer than to claim one
 _REMEMBERED = 20  # calls whose run times tell whether another one fits
 _FAIR = 0.8  # of the time that a worker has: a call that has run for so long fits into no worker
 _SCRIPT_GONE = "nothing was heard of the script"
@@ -50,6 +51,8 @@ class Worker:
         self.served = 0
         self._idle, self._lease = idle, lease
         self._known: set[int] = set()
+        self._line: List[Waiting] = []  # noqa: UP006
+        self._listed_at = 0.0
         self._times: Deque[float] = deque(maxlen=_REMEMBERED)  # noqa: UP006  (Python 3.9)
         self._usable: Optional[float] = None  # noqa: UP045  (Python 3.9)
         self._pulse, self._heard_at = "", time.monotonic()
@@ -74,11 +77,12 @@ class Worker:
         self.note("ready")
         self._busy_at = time.monotonic()
         while (why := self._why_end()) is None:
-            line = self.spool.waiting()
-            fitting = [each for each in line if self._fits(each.label)]
-            if line and not fitting:
-                return "no call that waits fits into the time that is left"
-            label = self.spool.claim(fitting) if fitting else None
+            if not self._line or time.monotonic() - self._listed_at > _LISTED_FOR:
+                waiting, self._listed_at = self.spool.waiting(), time.monotonic()
+                self._line = self._fitting(waiting)
+                if waiting and not self._line:
+                    return "no call that waits fits into the time that is left"
+            label = self.spool.claim(self._line)
             if label is None:
                 self._rest()
             elif not self._run(label):
@@ -111,12 +115,12 @@ class Worker:
             self._pulse, self._heard_at = pulse, time.monotonic()
         return time.monotonic() - self._heard_at <= self._lease
 
-    def _fits(self, label: Label) -> bool:
-        """Return whether there is time for a call; a worker that has served none has as much as any can have."""
+    def _fitting(self, line: List[Waiting]) -> List[Waiting]:  # noqa: UP006
+        """Return the calls for which there is time; a worker that has served none has as much as any can have."""
         left = runner.time_left()
         if left is None or not self._times:
-            return True
-        return left > max(label.seconds, max(self._times))
+            return line
+        return [each for each in line if left > max(each.label.seconds, max(self._times))]
 
     def _rest(self) -> None:
         time.sleep(self._pause)
