@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from expyre.errors import RequestError
 from expyre.executor.backends import Options, make_dispatcher
@@ -53,11 +53,9 @@ def _carrier(options: Options) -> Backend:
 
 def _on_system(options: Options, project: Project) -> Backend:
     if options.block_allocation:
-        try:
-            from expyre.executor.blocks import make_blocks
-        except ImportError as error:
-            raise RequestError("Executor: block_allocation on a system is not there in this version") from error
-        return cast("Backend", make_blocks(options, project))
+        from expyre.executor.blocks import make_blocks
+
+        return make_blocks(options, project)
     from expyre.executor.jobs import make_jobs
 
     return make_jobs(options, project)
