@@ -89,7 +89,7 @@ def test_mistakes_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     with Executor(max_cores=2) as exe:
         with pytest.raises(RequestError, match=r"resource_dict: cores=0.*'gpu_per_core' is unknown \(did you mean"):
             exe.submit(add, 1, resource_dict={"cores": 0, "gpu_per_core": 1})
-        with pytest.raises(RequestError, match=r"3 cores are asked for, there are 2.*4 GPUs are asked for, there are 2"):
+        with pytest.raises(RequestError, match=r"3 cores are asked for, there are 2.*4 GPUs are asked for, there are"):
             exe.submit(add, 1, resource_dict={"cores": 3, "gpus_per_worker": 4})
         with pytest.raises(RequestError, match="must be a dict"):
             exe.submit(add, 1, resource_dict=["cores"])  # type: ignore[arg-type]
