@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, cast
 
 from expyre.errors import RequestError
@@ -24,7 +25,7 @@ def make_backend(options: Options) -> Backend:
     """
     backend = _carrier(options)
     backend.check(options.request)
-    if not options.cache:
+    if not options.cache or (options.on_system and not options.block_allocation):  # jobs are found again anyway
         return backend
     from expyre.executor.cache import make_cache
 
@@ -46,10 +47,10 @@ def _carrier(options: Options) -> Backend:
 def _on_system(options: Options, project: Project) -> Backend:
     if options.block_allocation:
         try:
-            from expyre.executor.blocks import make_blocks
+            blocks = importlib.import_module("expyre.executor.blocks")
         except ImportError as error:
             raise RequestError("Executor: block_allocation on a system is not there in this version") from error
-        return cast("Backend", make_blocks(options, project))
+        return cast("Backend", blocks.make_blocks(options, project))
     from expyre.executor.jobs import make_jobs
 
     return make_jobs(options, project)
