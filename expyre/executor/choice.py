@@ -32,7 +32,7 @@ def make_backend(options: Options) -> Backend:
 
 
 def _with_cache(options: Options, backend: Backend) -> Backend:
-    if not options.cache:
+    if not options.cache or (options.on_system and not options.block_allocation):  # jobs are found again anyway
         return backend
     from expyre.executor.cache import make_cache
 
