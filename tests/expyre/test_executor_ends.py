@@ -265,3 +265,28 @@ print(process.exitcode, f.result(), exe.submit(work, 2).result())
 
 def test_forks_of_the_script(tmp_path: Path) -> None:
     assert run(text(True, FORKS), tmp_path) == "other 1\n0 0 2\n"
+
+
+NESTED = """
+def inner(n):
+    with make() as exe:
+        return exe.submit(work, n).result()
+def inner_hang():
+    with make() as exe:
+        exe.submit(hang).result()
+with make() as outer:
+    print(outer.submit(inner, 5).result())
+    f = outer.submit(inner_hang)
+    while not os.path.exists("hanging_0"):
+        time.sleep(0.01)
+    (keeper,) = psutil.Process().children()
+    [worker] = keeper.children()
+    worker.kill()
+    print(type(f.exception()).__name__)
+    print(outer.submit(inner, 6).result())
+"""
+
+
+@BLOCK
+def test_executors_within_calls(tmp_path: Path, block: bool) -> None:
+    assert run(text(block, "import psutil\n" + NESTED), tmp_path) == "5\nWorkerDied\n6\n"
