@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import InvalidStateError
 from typing import Any, Protocol
 
 from expyre.executor.arguments import with_results
 from expyre.executor.functions import Pickled
+from expyre.executor.futures import CallFuture
 from expyre.executor.requests import Request
 from expyre.node.serving.messages import Payload
 
-__all__ = ["Backend", "Call", "name_of"]
+__all__ = ["Backend", "Call", "ends_calls_of", "name_of"]
 
+logger = logging.getLogger(__name__)
 _numbers = itertools.count(1)
+_notifying = threading.Lock()
+_ending = threading.local()
 
 
 class Call:
@@ -35,9 +41,13 @@ class Call:
         The pickled function and the pickled arguments.
     tries
         How often a worker has died with it.
+    owner
+        Whose call it is; see `ends_calls_of`.
     """
 
-    __slots__ = ("args", "function", "future", "kwargs", "number", "payload", "pickled", "request", "tries")
+    __slots__ = (
+        "_told", "args", "function", "future", "kwargs", "number", "owner", "payload", "pickled", "request", "tries"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,16 +55,19 @@ class Call:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         request: Request,
+        owner: object = None,
     ) -> None:
         self.number = next(_numbers)
         self.function = function
         self.args = args
         self.kwargs = kwargs
         self.request = request
-        self.future: Future[Any] = Future()
+        self.future = CallFuture()
         self.pickled: Pickled | None = None
         self.payload: Payload | None = None
         self.tries = 0
+        self.owner = owner
+        self._told = False
 
     def __str__(self) -> str:
         return f"call {self.number} of {name_of(self.function)}"
@@ -65,21 +78,56 @@ class Call:
         self.kwargs = with_results(dict(self.kwargs))
 
     def begin(self) -> bool:
-        """Mark the future as running; False if it was cancelled."""
-        return self.future.running() or self.future.set_running_or_notify_cancel()
+        """Mark the future as running; False if it was cancelled, of which who waits for it is then told."""
+        if self.future.running():
+            return True
+        with _notifying:  # a future may be told so only once
+            if self._told:
+                return False
+            self._told = not self.future.set_running_or_notify_cancel()
+            return not self._told
+
+    def cancel(self) -> bool:
+        """Cancel the call unless it has begun."""
+        with self._ending():
+            cancelled = self.future.cancel()
+        if cancelled:
+            self.begin()
+        return cancelled
 
     def end(self, ok: bool, value: Any) -> None:
         """End the call with a value, or with an exception."""
-        with contextlib.suppress(InvalidStateError):  # somebody else has set it
+        with self._ending():
             if ok:
                 self.future.set_result(value)
             else:
                 self.future.set_exception(value)
 
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Protect this thread from what callbacks of the future do."""
+        owners = _ending.__dict__.setdefault("owners", [])
+        owners.append(self.owner)
+        try:
+            yield
+        except InvalidStateError:
+            pass  # somebody else has set it
+        except BaseException:  # Future itself takes care of Exception
+            logger.exception("A callback of %s has raised what ends a program", self)
+        finally:
+            owners.pop()
+
     def fail(self, error: BaseException) -> None:
         """End the call with an error, unless it was cancelled."""
-        if not self.future.done() and self.begin():
+        if self.future.cancelled():
+            self.begin()
+        elif not self.future.done() and self.begin():
             self.end(False, error)
+
+
+def ends_calls_of(owner: object) -> bool:
+    """Return whether this thread is in a callback of a call: if it waited for other calls, it might wait for itself."""
+    return any(each is owner for each in getattr(_ending, "owners", ()))
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -88,7 +136,10 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 class Backend(Protocol):
-    """Carries calls that wait for nothing; each method may be called from any thread."""
+    """Carries calls that wait for nothing; each method may be called from any thread.
+
+    Its threads are not daemons: what was taken is finished before the interpreter ends.
+    """
 
     @property
     def max_workers(self) -> int:

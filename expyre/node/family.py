@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Container  # noqa: UP035  (Python 3.9)
 
 __all__ = ["descendants", "end_group", "end_tree"]
 
@@ -42,9 +43,11 @@ def end_group(leader: int) -> None:
         return
 
 
-def end_tree(pid: int, *, itself: bool = True) -> None:
-    """Kill the processes that a process has started, and the process itself."""
+def end_tree(pid: int, *, itself: bool = True, spare: Container[int] = ()) -> None:
+    """Kill the processes that a process has started, but those to be spared, and the process itself."""
     for each in [*([pid] if itself else []), *descendants(pid)]:
+        if each in spare:
+            continue
         try:
             os.kill(each, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

@@ -85,6 +85,25 @@ def test_what_runs_is_given_up(seconds_left, monkeypatch, start, op):
     assert found.unfinished == expected
 
 
+started: list[subprocess.Popen[bytes]] = []
+
+
+def sleep_in_a_process(items):
+    started.append(subprocess.Popen(["sleep", "60"] if items[0] else ["true"]))
+    started[-1].wait()
+    return items
+
+
+def test_of_what_runs_only_its_own_processes_are_ended(seconds_left):
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        seconds_left(1.5)
+        found = partial(num_python_subprocesses=0, iterable=[0, 1], op=sleep_in_a_process)
+        assert found.unfinished == [1]
+        assert [process.wait(30) for process in started] == [0, -signal.SIGKILL]
+        assert bystander.poll() is None
+        bystander.kill()
+
+
 def test_tiny_items_before_a_long_one_are_not_lost(seconds_left, monkeypatch):
     monkeypatch.setenv("WFL_POOL_START", "fork")
     for workers in (2, 0):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from expyre.node.family import descendants, end_tree
 from expyre.node.runner import time_left
 
 from .task import describe_places
@@ -78,6 +79,7 @@ class Guard:
         self._left = left
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
         self._inside = False
+        self._bystanders: frozenset[int] = frozenset()  # processes that are there before the work begins
 
     @property
     def expected(self) -> float | None:
@@ -110,7 +112,7 @@ class Guard:
             finally:
                 self._inside = False
         except TimeIsUp:
-            _kill_children()
+            self._kill_children()
             return None
 
     def run_timed(self, call: Callable[[], T]) -> T | None:
@@ -128,11 +130,16 @@ class Guard:
         if previous is None:
             yield
             return
+        self._bystanders = frozenset(descendants(os.getpid()))
         try:
             signal.setitimer(signal.ITIMER_REAL, min(max(self._left(), 0.001), 1e9))
             yield
         finally:
             signal.signal(signal.SIGALRM, previous)
+
+    def _kill_children(self) -> None:
+        """End what the given up work has started, and nothing that was there before it."""
+        end_tree(os.getpid(), itself=False, spare=self._bystanders)
 
     def _bell(self, previous: Any) -> Callable[[int, Any], None]:
         def ring(number: int, frame: Any) -> None:
@@ -157,12 +164,6 @@ def _replace_handler(make: Callable[[Any], Callable[[int, Any], None]]) -> Any:
     except (ValueError, AttributeError):  # not in the main thread; not on this system
         pass
     return None
-
-
-def _kill_children() -> None:
-    from expyre.node.family import end_tree
-
-    end_tree(os.getpid(), itself=False)
 
 
 def guard_of_job() -> Guard | None:

@@ -127,7 +127,7 @@ class WorkerJobs:
         """Ask the queue for all jobs; return those that run no more."""
         self._submit_waiting()
         rows = [job.row for job in self._jobs.values()]
-        seen = gather.sync(self._project, rows, since=self._since)
+        seen = gather.sync(self._project, rows, since=dict.fromkeys((row.id for row in rows), self._since))
         found: list[Ended] = []
         for worker, job in list(self._jobs.items()):
             job.refresh(seen[job.id])
