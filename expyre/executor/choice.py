@@ -24,7 +24,15 @@ def make_backend(options: Options) -> Backend:
         It has not what each call asks for.
     """
     backend = _carrier(options)
-    backend.check(options.request)
+    try:
+        backend.check(options.request)
+        return _with_cache(options, backend)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _with_cache(options: Options, backend: Backend) -> Backend:
     if not options.cache or (options.on_system and not options.block_allocation):  # jobs are found again anyway
         return backend
     from expyre.executor.cache import make_cache
