@@ -8,6 +8,8 @@
 
 PYTHON_IN_VENV = .venv/bin/python
 PYTEST_ARGS ?=
+# whatever hangs: pytest is interrupted, so that it says what has failed
+LIMIT = timeout --foreground --signal=INT --kill-after=120 4200
 # what tests use if it is there: a probe, or a probe and its Debian package
 TEST_PACKAGES = rsync ssh=openssh-client sshd=openssh-server /usr/lib/openssh/sftp-server=openssh-sftp-server \
 	munged=munge slurmctld slurmd sbatch=slurm-client \
@@ -27,7 +29,7 @@ demo:
 test:
 	@tools/bootstrap.sh test
 	@tools/packages.sh $(TEST_PACKAGES)
-	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(LIMIT) $(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 test-remote:
 	@tools/bootstrap.sh test

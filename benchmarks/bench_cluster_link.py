@@ -22,6 +22,7 @@ from expyre.config import Project
 from expyre.func import ExPyRe, create_jobs, start_jobs
 from expyre.gather import sync
 from expyre.node import runner
+from expyre.schedulers import Slurm
 from expyre.stage import ERROR_FILE, STARTED_FILE
 
 DELAY = 0.025
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--transport", choices=TRANSPORTS, help="only this one")
     args = parser.parse_args()
     count = 200 if args.quick else args.n
+    Slurm.poll_range = (0.0, 30.0)  # looks follow each other without a pause between them
     with bench() as b:
         print(f"{count} jobs over a line of {2 * DELAY * 1e3:.0f} ms")
         for transport in [args.transport] if args.transport else TRANSPORTS[: 1 if args.quick else None]:

@@ -138,7 +138,19 @@ class WorkerDied(ExPyReJobDiedError, BrokenExecutor):
 
 
 class InputFailed(ExPyReError):
-    """Raised when a call cannot run because a call whose result it needs has failed; its cause is that failure."""
+    """Raised when a call cannot run because a call whose result it needs has failed; its cause is that failure.
+
+    Parameters
+    ----------
+    message
+        Summary for people.
+    first
+        What has failed at the beginning of a chain of calls.
+    """
+
+    def __init__(self, message: str, first: str = "") -> None:
+        super().__init__(message)
+        self.first = first or message
 
 
 class Lost(ExPyReJobDiedError):

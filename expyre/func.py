@@ -21,6 +21,7 @@ from expyre.errors import (
     StageError,
 )
 from expyre.jobsdb import Change, JobRow
+from expyre.launch import withdraw
 from expyre.outcome import Outcome
 from expyre.resources import Resources
 from expyre.starting import restart_jobs, start_jobs
@@ -222,6 +223,9 @@ class ExPyRe:
             Seconds, or a time string; None or negative to wait for ever, 0 to look once.
         check_interval
             Longest time between two looks, in s.
+        sync_all
+            Look at all jobs that are under way on the same system, so that calls for one after the other cross the
+            wire no more often than one for all.
         quiet
             Show neither progress nor the output of a failed job.
 
@@ -244,9 +248,8 @@ class ExPyRe:
         if self._reread().status in (PROCESSED, CLEANED):
             raise RequestError(f"job {self.id} is {self.status}: its results are stored elsewhere or gone")
         seconds = time_to_sec(timeout) if isinstance(timeout, str) else timeout
-        outcome = next(
-            gather.as_completed([self], timeout=seconds, check_interval=check_interval, quiet=quiet, label=self.id)
-        )
+        options: dict[str, Any] = {"check_interval": check_interval, "quiet": quiet, "label": self.id}
+        outcome = next(gather.as_completed([self], timeout=seconds, others=sync_all, **options))
         return self.finish(outcome, quiet=quiet)
 
     def finish(self, outcome: Outcome, *, quiet: bool = False) -> tuple[Any, str, str]:
@@ -310,7 +313,12 @@ class ExPyRe:
         self._reread()
 
     def cancel(self, verbose: bool = False) -> None:
-        """Ask the queue to end the job, if it is on its way; never raises for what the queue says."""
+        """Ask the queue to end the job, if it is on its way; never raises for what the queue says.
+
+        A job that waits for room in the queue is not submitted any more.
+        """
+        if not self.remote_id and withdraw(self.project, [self._reread()], "cancelled"):
+            self._reread()
         if self.remote_id and self.system is not None and self.status in GROUPS["ongoing"]:
             try:
                 self.system.scheduler.cancel([self.remote_id])

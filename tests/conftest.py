@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["clusters.fixtures", "remote_systems"]
+pytest_plugins = ["clusters.reports", "clusters.fixtures", "remote_systems"]
 
 # numerical libraries of the workers would compete for the cores; they read this once, when they are loaded
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -19,6 +19,9 @@ _MARKS = {
     "perf": "compares times",
     "mpi": "uses mpirun",
 }
+# fixtures that bring up a queue system or a server, and how long (s) one test of it may take unless its mark says so
+_BEDS = {"slurm", "slurm_accounting", "slurm_env", "slurm_login", "slurm_over_ssh", "sge", "sge_env", "server", "lab"}
+_BED_TIMEOUT = 150
 _OPTIONS = {"slow": "--runslow", "remote": "--runremote", "perf": "--runperf"}
 
 
@@ -36,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if not _BEDS.isdisjoint(getattr(item, "fixturenames", ())) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_BED_TIMEOUT))
         for mark, option in _OPTIONS.items():
             if mark in item.keywords and not config.getoption(option):
                 item.add_marker(pytest.mark.skip(reason=f"need {option} option to run"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from expyre.checkup.finding import FAILURE, OK, WARNING, Case, Finding, size
 from expyre.jobsdb import journal
 
 __all__ = ["clock", "quota", "record", "run_directory"]
 
+_VARIABLE: Final = re.compile(r"(?!^\$HOME\b|^\$\{HOME\})\$\{?[A-Za-z_]\w*\}?")
 _LEAST_KB = 1024
 _LITTLE_KB = 512 * 1024
 _FEW_INODES = 10_000
@@ -19,6 +22,10 @@ def run_directory(case: Case) -> Iterator[Finding]:
     """Look at the directory under which jobs run."""
     space = case.facts.space
     setting = case.key("rundir")
+    if found := _VARIABLE.search(case.system.remote_rundir or ""):
+        evidence = f"{case.system.remote_rundir}: variables are not filled in, but `~` and `$HOME` at the beginning"
+        remedy = f"""{setting}: write {found[0]} out; `ssh {case.where} 'echo "{found[0]}"'` may tell what it is"""
+        yield Finding(WARNING, "run directory", evidence, remedy)
     name = "run directory" if case.system.remote_rundir else "stage directory"
     what = f"{space.wanted}" + ("" if space.exists or not space.path else f" (not there yet, below {space.path})")
     free = "" if space.free_kb is None else f", {size(space.free_kb)} free"

@@ -55,14 +55,30 @@ def _order(session: Session, selection: Selection, yes: bool, verb: str, order: 
     refuse_without_filter(selection.given, verb)
     rows = list(selection.rows(session))
     there = [row for row in rows if row.remote_id and row.status in GROUPS["ongoing"]]
-    if len(there) < len(rows):
-        warn(f"{len(rows) - len(there)} of {count(len(rows))} not in a queue: nothing to {verb}")
-    if not there:
+    waiting = _waiting(rows) if verb == "cancel" else []
+    if left := len(rows) - len(there) - len(waiting):
+        warn(f"{left} of {count(len(rows))} not in a queue: nothing to {verb}")
+    if not there and not waiting:
         warn(f"No jobs to {verb}")
         return
-    confirm_if_watched(f"{verb.capitalize()} {count(len(there))}?", yes)
-    if not _give(session, there, verb, order):
+    confirm_if_watched(f"{verb.capitalize()} {count(len(there) + len(waiting))}?", yes)
+    if waiting:
+        _withdraw(session, waiting)
+    if there and not _give(session, there, verb, order):
         raise click.exceptions.Exit(1)
+
+
+def _waiting(rows: Sequence[JobRow]) -> list[JobRow]:
+    from expyre.launch import waits_for_room
+
+    return [row for row in rows if waits_for_room(row)]
+
+
+def _withdraw(session: Session, rows: Sequence[JobRow]) -> None:
+    from expyre.launch import withdraw
+
+    done = withdraw(session.project, rows, "xpr cancel")
+    warn(f"cancel: {count(len(done))} that waited for room in its queue: will not be submitted")
 
 
 def _give(session: Session, rows: Sequence[JobRow], verb: str, order: _Order) -> bool:

@@ -44,6 +44,8 @@ class Options:
         Runs the calls instead of the backend; None for none.
     cache, cache_directory
         Whether results are kept, and where; None for the usual place.
+    graph, graph_file
+        Whether it is noted which call needs which, and the file that this is written to at the end; None for none.
     """
 
     backend: str
@@ -59,6 +61,8 @@ class Options:
     executor: Executor | None = None
     cache: bool = False
     cache_directory: str | None = None
+    graph: bool = False
+    graph_file: str | None = None
 
 
 def recognise() -> str:

@@ -61,6 +61,11 @@ class Cache:
         self._lock = threading.RLock()  # a callback of a future may submit a call
         self._under_way: dict[str, _Shared] = {}
 
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        return self._backend.max_workers
+
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
         self._backend.check(request)

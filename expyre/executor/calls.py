@@ -141,6 +141,11 @@ class Backend(Protocol):
     Its threads are not daemons: what was taken is finished before the interpreter ends.
     """
 
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        ...
+
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
         ...

@@ -25,11 +25,23 @@ class Channel(Protocol):
         ...
 
     def send(self, pieces: list[Any]) -> None:
-        """Send a message, as soon as there is room; nothing happens if there is nobody."""
+        """Send a message, as soon as there is room; nothing happens if there is nobody.
+
+        Raises
+        ------
+        OSError
+            It cannot be sent, for want of memory.
+        """
         ...
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room now."""
+        """Send what waits, as far as there is room now.
+
+        Raises
+        ------
+        OSError
+            It cannot be sent, for want of memory.
+        """
         ...
 
     def messages(self) -> Iterator[Message]:
@@ -43,7 +55,7 @@ class Channel(Protocol):
         ...
 
     def take_back(self) -> list[Message]:
-        """Return the messages that the worker has not taken, in order, and now never will."""
+        """Return the messages that the worker has not taken, in order, and now never will; without their content."""
         ...
 
     def close(self) -> None:
@@ -68,16 +80,19 @@ class PacketChannel:
 
     def send(self, pieces: list[Any]) -> None:
         """Send a message, as soon as there is room."""
-        self._waiting.append(pieces)
-        self.flush()
+        if self._waiting or not self._sent(pieces):
+            self._waiting.append(pieces)
+
+    def _sent(self, pieces: list[Any]) -> bool:
+        try:
+            return self._end.send(pieces)
+        except ConnectionError:
+            return True
 
     def flush(self) -> None:
         """Send what waits, as far as there is room now."""
-        try:
-            while self._waiting and self._end.send(self._waiting[0]):
-                self._waiting.popleft()
-        except ConnectionError:
-            self._waiting.clear()
+        while self._waiting and self._sent(self._waiting[0]):
+            self._waiting.popleft()
 
     def messages(self) -> Iterator[Message]:
         """Yield what has come; that the worker has ended is told by its keeper."""
@@ -92,11 +107,11 @@ class PacketChannel:
         taken: list[Message] = []
         end = Packets(self._theirs)
         try:
-            while (message := end.receive(socket.MSG_DONTWAIT)) is not None:
+            while (message := end.skip(socket.MSG_DONTWAIT)) is not None:
                 taken.append(message)
         except (BlockingIOError, ConnectionError):
             pass
-        taken += map(_unsent, self._waiting)
+        taken += [unpack(HEADER.unpack_from(pieces[0]), None) for pieces in self._waiting]
         self._waiting.clear()
         return taken
 
@@ -104,12 +119,6 @@ class PacketChannel:
         """Close the connection."""
         self.sock.close()
         self._theirs.close()
-
-
-def _unsent(pieces: list[Any]) -> Message:
-    """Return the message that would have come of pieces that were not sent."""
-    whole = b"".join(pieces)
-    return unpack(HEADER.unpack_from(whole), bytearray(whole[HEADER.size :]))
 
 
 class StreamChannel:

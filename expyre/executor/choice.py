@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from expyre.errors import RequestError
 from expyre.executor.backends import Options, make_dispatcher
 from expyre.executor.calls import Backend
 
@@ -54,11 +52,9 @@ def _carrier(options: Options) -> Backend:
 
 def _on_system(options: Options, project: Project) -> Backend:
     if options.block_allocation:
-        try:
-            blocks = importlib.import_module("expyre.executor.blocks")
-        except ImportError as error:
-            raise RequestError("Executor: block_allocation on a system is not there in this version") from error
-        return cast("Backend", blocks.make_blocks(options, project))
+        from expyre.executor.blocks import make_blocks
+
+        return make_blocks(options, project)
     from expyre.executor.jobs import make_jobs
 
     return make_jobs(options, project)

@@ -35,7 +35,12 @@ class Deaths:
 
 
 def how(note: Mapping[str, Any]) -> str:
-    """Return how a process ended, in words."""
+    """Return how a process ended, in words, and what it said last."""
+    said = f"; it said:\n{note['words']}" if note.get("words") else ""
+    return _end(note) + said
+
+
+def _end(note: Mapping[str, Any]) -> str:
     if note.get("why"):
         return f"did not start: {note['why']}" if note["status"] == 127 else str(note["why"])
     status = note["status"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import selectors
+import logging
 import socket
 import threading
 import time
@@ -15,8 +14,9 @@ from typing import Any
 
 from expyre.errors import ExPyReJobDiedError, RequestError, TimedOut, WorkerDied
 from expyre.executor.calls import Call
-from expyre.executor.channels import StreamChannel
+from expyre.executor.channels import Channel, StreamChannel
 from expyre.executor.deaths import Deaths, how
+from expyre.executor.loop import WRITE, Loop
 from expyre.executor.pickling import Pickles
 from expyre.executor.places import Place
 from expyre.executor.requests import Request
@@ -28,9 +28,8 @@ __all__ = ["Dispatcher"]
 
 _LAST_WORDS = 5.0  # seconds that workers have to end by themselves
 _MOST_STILLBORN = 3  # workers, one after the other, that ended before they were ready
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-Handler = Callable[[int], None]
+logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
@@ -56,14 +55,10 @@ class Dispatcher:
         self._stillborn = 0
         self._broken: BaseException | None = None
         self._closing = self._killing = False
-        self._inbox: deque[Callable[[], None] | Call] = deque()
-        self._asleep = False
-        self._selector = selectors.DefaultSelector()
-        self._wake_r, self._wake_w = socket.socketpair()
-        for sock in (self._wake_r, self._wake_w):
-            sock.setblocking(False)
+        self._loop: Loop[Callable[[], None] | Call] = Loop(self._too_late)
         self._thread = threading.Thread(target=self._run, name="expyre-executor")
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # reentrant: the garbage collector may close an executor meanwhile
+        self._started = False
 
     # ---------------------------------------------------------------------------------------------- any thread
 
@@ -95,64 +90,63 @@ class Dispatcher:
 
     def close(self, *, cancel: bool = False, kill: bool = False) -> None:
         """Take no more calls; end when those that were taken are done. See `Backend.close`."""
-        if self._thread.ident is None and not self._inbox:
+        if not self._started and not self._loop.has_mail:
             self._release()
             return
         self._post(partial(self._close, cancel, kill))
 
     def join(self) -> None:
-        """Wait until all is over."""
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+        """Wait until all is over. See `Backend.join`."""
+        if self._started and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _post(self, what: Callable[[], None] | Call) -> None:
-        self._inbox.append(what)
-        if self._thread.ident is None:
-            with self._starting:
-                if self._thread.ident is None:
-                    self._thread.start()
-        if self._asleep:
-            self._asleep = False
-            with contextlib.suppress(OSError):
-                self._wake_w.send(b"x")
+        self._loop.put(what)
+        if not self._started:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._started:
+                return
+            self._started = True
+            try:
+                self._thread.start()
+            except RuntimeError:  # too many threads
+                self._started = False
+                raise
+
+    def _too_late(self, what: Callable[[], None] | Call) -> None:
+        """Deal with what comes when the thread has ended, which happens only if something is wrong."""
+        if isinstance(what, Call):
+            what.fail(self._broken or WorkerDied(f"{what} was not run: the executor has ended"))
+        elif isinstance(what, partial) and what.func == self._join_worker:
+            what.args[2].close()
 
     # ------------------------------------------------------------------------------------------- its own thread
 
     def _run(self) -> None:
         try:
-            self._watch(self._wake_r, self._drain)
-            self._watch(self._launcher.start_keeper().sock, self._hear_keeper)
+            self._loop.open()
+            self._loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
             while not self._is_over():
                 self._step()
-        except BaseException as error:
+        except OSError as error:
             self._give_up(error)
-            raise
+        except BaseException as error:
+            logger.exception("An executor cannot go on")
+            self._give_up(error)
         finally:
             self._clear()
 
     def _step(self) -> None:
-        self._wait(self._patience())
-        self._take_inbox()
+        self._loop.wait(self._patience())
+        self._take_mail()
         self._look_at_clocks()
         self._feed()
 
-    def _wait(self, timeout: float | None) -> None:
-        self._asleep = True
-        events = self._selector.select(0 if self._inbox else timeout)
-        self._asleep = False
-        for key, mask in events:
-            key.data(mask)
-
-    def _watch(self, sock: socket.socket, handle: Handler) -> None:
-        self._selector.register(sock, _READ, handle)
-
-    def _drain(self, _mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_r.recv(4096)
-
-    def _take_inbox(self) -> None:
-        while self._inbox:
-            what = self._inbox.popleft()
+    def _take_mail(self) -> None:
+        for what in self._loop.taken():
             if isinstance(what, Call):
                 self._ready.append(what)
             else:
@@ -160,18 +154,16 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         busy = any(worker.under_way for worker in self._workers.values())
-        return self._closing and not self._inbox and not self._ready and not busy
+        return self._closing and not self._loop.has_mail and not self._ready and not busy
 
     def _close(self, cancel: bool, kill: bool) -> None:
         self._closing = True
         if cancel:
-            for call in self._ready:
-                call.future.cancel()
-            self._ready = deque(call for call in self._ready if not call.future.cancelled())
+            self._ready = deque(call for call in self._ready if not call.cancel())
         if kill:
             self._killing = True
             for worker in self._workers.values():
-                self._doom(worker, WorkerDied("the executor was shut down while the call was running"))
+                self._doom(worker, _killed(*worker.under_way))
 
     # -- giving calls
 
@@ -195,8 +187,8 @@ class Dispatcher:
             else:
                 self._fail(call, error)
             return None
-        if self._launcher.has_door and self._launcher.door.sock not in self._selector.get_map():
-            self._watch(self._launcher.door.sock, lambda _mask: self._launcher.door.open(self._welcome))
+        if self._launcher.has_door and not self._loop.watches(self._launcher.door.sock):
+            self._loop.watch(self._launcher.door.sock, lambda _mask: self._launcher.door.open(self._welcome))
         for rank in worker.channels:
             self._connect(worker, rank)
         return worker
@@ -204,19 +196,17 @@ class Dispatcher:
     def _give(self, worker: Worker, call: Call) -> None:
         try:
             self._pickles.now(call)
-        except RequestError as error:
+            worker.give(call, self._pickles.functions.generation)
+        except Exception as error:  # it has no pickle, or no memory is left to send it in
             self._fail(call, error)
-            return
-        worker.give(call, self._pickles.functions.generation)
         if worker.once:
             worker.stop()
         self._watch_room(worker)
 
     def _watch_room(self, worker: Worker) -> None:
         """See to it that what could not be sent for want of room is sent when there is some."""
-        for rank, channel in worker.channels.items():
-            if channel.waits:
-                self._selector.modify(channel.sock, _READ | _WRITE, partial(self._hear, worker, rank))
+        for channel in worker.channels.values():
+            self._loop.watch_room(channel.sock, channel.waits)
 
     # -- hearing from workers
 
@@ -233,7 +223,7 @@ class Dispatcher:
         self._connect(worker, rank)
 
     def _connect(self, worker: Worker, rank: int) -> None:
-        self._watch(worker.channels[rank].sock, partial(self._hear, worker, rank))
+        self._loop.watch(worker.channels[rank].sock, partial(self._hear, worker, rank))
         if not worker.connected:
             return
         worker.set_up(self._settings.init_payload if not worker.once else None)
@@ -245,23 +235,27 @@ class Dispatcher:
         if worker.number not in self._workers:  # its end was heard of in the same round
             return
         channel = worker.channels[rank]
-        if mask & _READ and not worker.read(rank, self._answered):
-            self._unwatch(channel.sock)
+        if mask & ~WRITE and not worker.read(rank, self._answered):
+            self._loop.unwatch(channel.sock)
             worker.lose(rank)
         elif channel.waits:  # an answer makes room as well, long before the system calls the socket writable
-            channel.flush()
-        if mask & _WRITE and not channel.waits:
-            self._selector.modify(channel.sock, _READ, partial(self._hear, worker, rank))
+            self._send_rest(worker, channel)
 
-    def _unwatch(self, sock: socket.socket) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(sock)
+    def _send_rest(self, worker: Worker, channel: Channel) -> None:
+        try:
+            channel.flush()
+        except OSError as error:  # no memory, or no descriptor for it
+            self._doom(worker, error)
+        self._loop.watch_room(channel.sock, channel.waits and worker.doomed is None)
 
     def _answered(self, worker: Worker, answer: Answer) -> None:
-        if worker.calls:
+        if worker.calls and answer.unknown:
+            self._ready.appendleft(worker.give_back())
+        elif worker.calls:
             self._done(worker.calls.popleft(), answer)
         elif not answer.ok:  # it could not be set up
-            self._broken = answer.value
+            if worker.reserved is None:
+                self._broken = answer.value
             self._doom(worker, answer.value)
 
     def _done(self, call: Call, answer: Answer) -> None:
@@ -291,11 +285,12 @@ class Dispatcher:
     def _without_keeper(self) -> None:
         """Go on with a new keeper: the old one was killed, and all workers with it."""
         assert self._launcher.keeper is not None
-        self._unwatch(self._launcher.keeper.sock)
+        self._loop.unwatch(self._launcher.keeper.sock)
         self._launcher.keeper.close()
         for worker in list(self._workers.values()):
+            worker.end_group()
             self._bury(worker, {"status": -9, "why": "was ended because the process that keeps it had been killed"})
-        self._watch(self._launcher.start_keeper().sock, self._hear_keeper)
+        self._loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
 
     def _bury(self, worker: Worker, note: dict[str, Any]) -> None:
         """Take leave of a worker whose process has ended; first read what it has left."""
@@ -306,6 +301,10 @@ class Dispatcher:
         if not worker.ready and worker.reserved is None:
             self._count_stillborn(worker, note)
         again = [call for call in worker.under_way if self._is_tried_again(worker, call, note)]
+        if self._killing:
+            for call in untaken:
+                self._fail(call, _killed(call))
+            untaken = []
         self._ready.extendleft(reversed([*again, *untaken]))
 
     def _leave(self, worker: Worker) -> None:
@@ -313,7 +312,7 @@ class Dispatcher:
         del self._workers[worker.number]
         self._settings.machine.take_back(worker.place)
         for channel in worker.channels.values():
-            self._unwatch(channel.sock)
+            self._loop.unwatch(channel.sock)
         worker.close()
 
     def _count_stillborn(self, worker: Worker, note: dict[str, Any]) -> None:
@@ -361,24 +360,33 @@ class Dispatcher:
 
     def _give_up(self, error: BaseException) -> None:
         """Leave no future without an end, whatever has gone wrong here."""
-        self._take_inbox()
+        self._broken = error
+        self._take_mail()
         for call in [*self._ready, *(call for worker in self._workers.values() for call in worker.under_way)]:
             call.fail(error)
 
     def _clear(self) -> None:
+        try:
+            self._see_off()
+        finally:
+            self._launcher.close()
+            self._release()
+
+    def _see_off(self) -> None:
+        """Let workers end by themselves, for a while."""
         for worker in self._workers.values():
             worker.stop()
             self._watch_room(worker)
         deadline = time.monotonic() + (0.0 if self._killing else _LAST_WORDS)
         while self._workers and (left := deadline - time.monotonic()) > 0:
-            self._wait(left)
+            self._loop.wait(left)
         for worker in list(self._workers.values()):
             self._leave(worker)
-        self._launcher.close()
-        self._release()
 
     def _release(self) -> None:
         self._settings.machine.release()
-        self._selector.close()
-        self._wake_r.close()
-        self._wake_w.close()
+        self._loop.close()
+
+
+def _killed(*calls: Call) -> WorkerDied:
+    return WorkerDied(f"{', '.join(map(str, calls)) or 'a worker'}: the executor was shut down at once")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import threading
+import logging
 import time
 import weakref
 from collections import deque
@@ -16,15 +16,17 @@ from typing import Any, TypeVar
 
 from expyre.errors import RequestError
 from expyre.executor.backends import Options
-from expyre.executor.calls import Backend, Call
+from expyre.executor.calls import Call
 from expyre.executor.choice import make_backend
-from expyre.executor.dependencies import Dependencies
+from expyre.executor.graph import DependencyGraph, Record, label_of
+from expyre.executor.lifecycle import Service
 from expyre.executor.options import read_options
 from expyre.executor.requests import Mistakes, Request
 
 __all__ = ["Executor"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Executor(concurrent.futures.Executor):
@@ -74,7 +76,8 @@ class Executor(concurrent.futures.Executor):
     cache, cache_directory
         Keep results of calls, by values and code like those of jobs, and use them again, also in later scripts.
     plot_dependency_graph, plot_dependency_graph_filename
-        Remember which call needs which (`dependency_graph`), and draw it into a file at the end.
+        Remember which call needs which (`dependency_graph`), and write that to a file once all calls are done: as a
+        picture or a text, by its ending (``.svg``, ``.png``, ``.pdf``, ``.mmd`` for Mermaid, ``.dot`` for Graphviz).
     resource_dict
         Resources as in ``submit``, for all calls.
 
@@ -112,14 +115,12 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._options: Options = read_options(given)
-        self._lock = threading.Lock()
-        self._closed = False
-        self._backend: Backend = make_backend(self._options)
-        self._dependencies = Dependencies(self._backend.take)
-        self._take = self._backend.take if disable_dependencies else self._dependencies.take
-        self._finalizer = weakref.finalize(self, _let_go, self._dependencies, self._backend)
+        self._record = Record() if self._options.graph else None
+        write = None if self._record is None else _writer(self._record, self._options.graph_file)
+        carrier = make_backend(self._options)
+        self._service = Service(carrier, disable_dependencies=disable_dependencies, at_end=write)
+        self._finalizer = weakref.finalize(self, self._service.shut_down)  # what was submitted is finished
         self._finalizer.atexit = False
-        _live.add(self)
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., _T], /, *args: Any, resource_dict: Mapping[str, Any] | None = None, **kwargs: Any
@@ -145,12 +146,9 @@ class Executor(concurrent.futures.Executor):
         """
         request = self._request(resource_dict) if resource_dict else self._options.request
         call = Call(fn, args, kwargs, request)
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if _interpreter_ends:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            self._take(call)
+        inputs = self._service.take(call)
+        if self._record is not None:
+            self._record.add(call, label_of(args[0] if fn is _run_chunk else fn), inputs)
         return call.future
 
     def _request(self, given: Mapping[str, Any]) -> Request:
@@ -162,7 +160,7 @@ class Executor(concurrent.futures.Executor):
                 "resource_dict: with block_allocation all calls run in the same workers, whose resources are those of "
                 "the executor; ask for them there, or leave out block_allocation"
             )
-        self._backend.check(request)
+        self._service.backend.check(request)
         return request
 
     def map(
@@ -208,26 +206,34 @@ class Executor(concurrent.futures.Executor):
         cancel_futures
             Cancel what has not begun.
         """
-        self._shut_down(cancel=cancel_futures, kill=False)
+        self._service.shut_down(cancel=cancel_futures)
         if wait:
-            self._dependencies.wait()
-            self._backend.join()
+            self._service.join()
 
-    def _shut_down(self, *, cancel: bool, kill: bool) -> None:
-        with self._lock:
-            self._closed = True
-        self._finalizer.detach()
-        if cancel:
-            self._dependencies.cancel()
-        self._dependencies.when_empty(partial(self._backend.close, cancel=cancel, kill=kill))
+    def dependency_graph(self) -> DependencyGraph:
+        """Return which calls there are, how they stand now, and which needs the results of which.
+
+        Raises
+        ------
+        RequestError
+            The executor was made without ``plot_dependency_graph=True``.
+        """
+        if self._record is None:
+            raise RequestError("Executor: calls are remembered only with plot_dependency_graph=True")
+        return self._record.graph()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Shut down and wait; end what runs if the script is to end (Ctrl-C, ``sys.exit``)."""
         if kind is not None and not issubclass(kind, Exception) and kind is not GeneratorExit:
-            self._shut_down(cancel=True, kill=True)
+            self._service.shut_down(cancel=True, kill=True)
         self.shutdown(wait=True)
+
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time."""
+        return self._service.backend.max_workers
 
     def __repr__(self) -> str:
         return f"<expyre.Executor {self._options.backend}>"
@@ -279,35 +285,14 @@ def _taken(futures: deque[Future[Any]], end: float | None) -> Any:
     return result
 
 
-# ------------------------------------------------------------------------------------------- ends of executors
-
-_live: weakref.WeakSet[Executor] = weakref.WeakSet()
-_interpreter_ends = False
-
-
-def _let_go(dependencies: Dependencies, backend: Backend) -> None:
-    """Finish what was submitted to an executor that nobody refers to any more."""
-    dependencies.when_empty(backend.close)
+def _writer(record: Record, path: str | None) -> Callable[[], None] | None:
+    """Return what writes the graph at the end, if it is to be written; it does not refer to the executor."""
+    return None if path is None else partial(_write_graph, record, path)
 
 
-def _at_exit() -> None:
-    """Wait for all that was submitted, as executors of the standard library do, before the interpreter ends."""
-    global _interpreter_ends
-    _interpreter_ends = True
-    for executor in list(_live):
-        executor.shutdown(wait=False)
-    for executor in list(_live):
-        executor.shutdown(wait=True)
-
-
-def _register_at_exit() -> None:
-    """Have it done before threads are joined; functions of ``atexit`` are called only after that."""
-    register = getattr(threading, "_register_atexit", None)
-    if register is None:
-        import atexit
-
-        register = atexit.register
-    register(_at_exit)
-
-
-_register_at_exit()
+def _write_graph(record: Record, path: str) -> None:
+    """Write the graph of all calls; if that fails the results are not lost with it."""
+    try:
+        record.graph().plot(path)
+    except Exception as error:
+        _log.error("the dependency graph could not be written to %s: %s", path, error)

@@ -17,6 +17,7 @@ from expyre.errors import ExPyReTimeoutError, RemoteTraceback, RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.requests import Request
+from expyre.node.machine import cores
 from expyre.node.serving import guest
 from expyre.stage import load_exception
 
@@ -56,6 +57,12 @@ class Foreign:
         self._under_way: set[Call] = set()
         self._busy = threading.Lock()
         self._closing = False
+
+    @property
+    def max_workers(self) -> int:
+        """Most calls at a time; where the executor does not tell, as many as there are cores here."""
+        own = getattr(self._executor, "_max_workers", None)
+        return self._limit or (own if isinstance(own, int) else cores())
 
     def check(self, request: Request) -> None:
         """Raise RequestError for what an executor cannot be asked for in general."""

@@ -16,7 +16,7 @@ __all__ = ["Keeper", "python_command"]
 
 _CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
-    "from expyre.node.serving.keeper import main; main(int(sys.argv[1]))"
+    "from expyre.node.serving.keeper import main; main(int(sys.argv[1]), int(sys.argv[3]))"
 )
 _PATIENCE = 10.0  # seconds
 
@@ -25,6 +25,11 @@ def python_command(code: str, *args: str) -> list[str]:
     """Return a command that runs code in an interpreter like this one."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return [sys.executable or "python3", *flags, "-c", code, *args]
+
+
+def _path() -> list[str]:
+    """Return where modules are looked for, of use in any directory."""
+    return [path or os.getcwd() for path in sys.path if isinstance(path, str)]
 
 
 class Keeper:
@@ -38,7 +43,7 @@ class Keeper:
 
     def __init__(self) -> None:
         mine, theirs = socket.socketpair()
-        command = python_command(_CODE, str(theirs.fileno()), json.dumps(sys.path))
+        command = python_command(_CODE, str(theirs.fileno()), json.dumps(_path()), str(os.getpid()))
         with theirs:
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
@@ -48,7 +53,10 @@ class Keeper:
     def fork(self, worker: int, sock: socket.socket, place: Mapping[str, Any], *, packets: bool) -> None:
         """Start a worker that serves one end of a socket."""
         place = {**place, "cwd": place["cwd"] or os.getcwd()}
-        request = {"worker": worker, "place": place, "packets": packets, "environ": dict(os.environ)}
+        request = {
+            "worker": worker, "place": place, "packets": packets,
+            "environ": dict(os.environ), "path": _path(), "argv": [*map(str, sys.argv)],
+        }  # fmt: skip
         self._ask(request, sock.fileno())
 
     def start(self, worker: int, command: Sequence[str], environ: Mapping[str, str], cwd: str | None) -> None:

@@ -7,8 +7,10 @@ import os
 import shlex
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +58,53 @@ def mpi_command(request: Request) -> list[str]:
 def slurm_command(request: Request) -> list[str]:
     """Return the command that starts a worker as a step of the job that this script runs in (``srun``)."""
     words = ["srun", "--export=ALL", f"--ntasks={request.cores}", f"--cpus-per-task={request.threads_per_core}"]
+    if request.cores == 1:
+        words.append("--nodes=1")
+    elif (kind := _kind_of_mpi(request)) is not None:
+        words.append(f"--mpi={kind}")
     words.append("--overlap" if request.oversubscribe else "--exact")
     if request.gpus:
         words.append(f"--gpus={request.gpus}")
     return [*words, *_directory("--chdir", request), *request.command_line_argument_lst]
 
 
+def _kind_of_mpi(request: Request) -> str | None:
+    """Return how Slurm has to start ranks for the MPI library of mpi4py; None if others know, or nobody does.
+
+    MPICH finds its ranks by PMI 2, which is not what Slurm offers unless told to. Whether mpi4py will load MPICH is
+    told by its package here, since to ask the library would be to initialise MPI in the script.
+    """
+    said = os.environ.get("SLURM_MPI_TYPE") or any(w.startswith("--mpi") for w in request.command_line_argument_lst)
+    if said or not _is_installed("mpich"):
+        return None
+    return "pmi2" if "pmi2" in _kinds_of_slurm() else None
+
+
+@cache
+def _kinds_of_slurm() -> frozenset[str]:
+    offered = subprocess.run(["srun", "--mpi=list"], capture_output=True, text=True, check=False)
+    return frozenset((offered.stdout + offered.stderr).split())
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def flux_command(request: Request) -> list[str]:
-    """Return the command that starts a worker as a job of the Flux instance that this script runs in (``flux run``)."""
+    """Return the command that starts a worker as a job of the Flux instance that this script runs in.
+
+    Options are those of flux-run(1). By default a task sees the GPUs of all tasks of its node.
+    """
     words = ["flux", "run", f"--ntasks={request.cores}", f"--cores-per-task={request.threads_per_core}"]
     if request.gpus:
-        words.append(f"--gpus-per-task={request.gpus // request.cores}")
+        words += [f"--gpus-per-task={-(-request.gpus // request.cores)}", "--setopt=gpu-affinity=per-task"]
     return [*words, *_directory("--cwd", request), *request.command_line_argument_lst]
 
 

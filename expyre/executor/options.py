@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from expyre.executor.backends import BACKENDS, Options, recognise
+from expyre.executor.draw import check_filename
 from expyre.executor.requests import Mistakes, Request, natural, positive
 
 __all__ = ["read_options"]
@@ -35,6 +36,9 @@ def read_options(given: Mapping[str, Any]) -> Options:
         mistakes.add(f"init_function={init!r} is not a function")
     if init is not None and not block:
         mistakes.add("init_function needs block_allocation=True: without it each call has a new process")
+    graph_file = given["plot_dependency_graph_filename"]
+    if graph_file is not None:
+        graph_file = mistakes.check("plot_dependency_graph_filename", graph_file, check_filename)
     options = Options(
         backend=backend,
         on_system=on_system,
@@ -49,6 +53,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         executor=given["executor"],
         cache_directory=given["cache_directory"],
         cache=bool(given["cache"] or given["cache_directory"]),
+        graph=bool(given["plot_dependency_graph"] or graph_file),
+        graph_file=None if graph_file is None else str(graph_file),
     )
     mistakes.finish()
     return options

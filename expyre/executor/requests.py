@@ -76,7 +76,7 @@ def directory(value: Any) -> str | None:
     """Return the absolute path of a directory that exists or can be made; None stays None."""
     if value is None:
         return None
-    path: str = os.path.abspath(os.path.expanduser(os.fspath(value)))
+    path = os.path.abspath(os.path.expanduser(os.fsdecode(value)))
     if os.path.exists(path) and not os.path.isdir(path):
         raise ValueError("is not a directory")
     return path
@@ -98,7 +98,7 @@ def seconds(value: Any) -> float | None:
     limit = float(value) if isinstance(value, int | float) else float(time_to_sec(value) or 0)
     if not limit > 0:
         raise ValueError("must be more than 0 s")
-    return limit
+    return None if limit == float("inf") else limit
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -157,13 +157,16 @@ class Request:
         Known keys are the attributes, and ``gpus_per_core``, ``cores_per_worker`` and ``gpus_per_worker``.
         """
         default = default or cls()
+        if not isinstance(given, Mapping):
+            mistakes.add(f'{given!r} must be a dict, such as {{"cores": 2}}')
+            return default
         given = {cls.synonyms.get(name, name): value for name, value in given.items() if name not in _NOT_OF_A_CALL}
         found: dict[str, Any] = {}
         for name, value in given.items():
             if name in cls.readers:
                 found[name] = mistakes.check(name, value, cls.readers[name])
             elif name not in ("gpus_per_worker", "gpus_per_core"):
-                known = [*cls.readers, *cls.synonyms, "gpus_per_core", "gpus_per_worker"]
+                known = [*cls.readers, *cls.synonyms, *_NOT_OF_A_CALL, "gpus_per_core", "gpus_per_worker"]
                 near = get_close_matches(str(name), known, n=1)
                 mistakes.add(f"{name!r} is unknown" + (f" (did you mean {near[0]!r}?)" if near else ""))
         cores = found.get("cores") or default.cores

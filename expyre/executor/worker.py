@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from expyre.errors import RemoteTraceback, TimedOut, WorkerDied
 from expyre.executor.calls import Call
 from expyre.executor.channels import Channel
 from expyre.executor.functions import Pickled
+from expyre.executor.loading import load, value_in
 from expyre.executor.places import Place
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message, Payload, pack
@@ -33,20 +37,23 @@ class Answer:
         The value, or the exception; a list by rank if there are several ranks.
     seconds
         Run time.
+    unknown
+        Whether the call was not run because its function had been taken back.
     """
 
-    __slots__ = ("ok", "seconds", "value")
+    __slots__ = ("ok", "seconds", "unknown", "value")
 
-    def __init__(self, ok: bool, value: Any, seconds: float) -> None:
+    def __init__(self, ok: bool, value: Any, seconds: float, *, unknown: bool = False) -> None:
         self.ok = ok
         self.value = value
         self.seconds = seconds
+        self.unknown = unknown
 
 
 def exception_in(message: Message) -> BaseException:
     """Return the exception that a worker has sent, with the traceback there as its cause."""
     data, text = message.load()
-    error = load_exception(memoryview(data))
+    error = load_exception(memoryview(data), load)
     error.__cause__ = RemoteTraceback(text)
     return error
 
@@ -55,8 +62,10 @@ def _read(message: Message) -> Answer:
     try:
         if message.kind in (messages.FAILURE, messages.NOT_READY):
             return Answer(False, exception_in(message), message.seconds)
-        return Answer(True, message.load() if message.kind == messages.RESULT else None, message.seconds)
-    except Exception as error:  # of classes that cannot be imported here
+        if message.kind == messages.RESULT:
+            return Answer(True, value_in(message), message.seconds)
+        return Answer(True, None, message.seconds, unknown=message.kind == messages.UNKNOWN)
+    except BaseException as error:  # raised by a class of the user, or there is none here
         return Answer(False, error, message.seconds)
 
 
@@ -133,10 +142,10 @@ class Worker:
         assert call.pickled is not None
         assert call.payload is not None
         self._introduce(call.pickled, generation)
+        self._send(pack(messages.CALL, token=call.pickled.token, number=call.number, payload=call.payload))
         if not self.calls:
             self.since = time.monotonic()
         self.calls.append(call)
-        self._send(pack(messages.CALL, token=call.pickled.token, number=call.number, payload=call.payload))
 
     def _introduce(self, pickled: Pickled, generation: int) -> None:
         """Send a function that the worker does not have."""
@@ -145,8 +154,16 @@ class Worker:
             self._functions.clear()
             self._send(pack(messages.FORGET))
         if pickled.token not in self._functions:
-            self._functions.add(pickled.token)
             self._send(pack(messages.FUNCTION, token=pickled.token, payload=pickled.payload))
+            if pickled.token != messages.ONCE:
+                self._functions.add(pickled.token)
+
+    def give_back(self) -> Call:
+        """Return the first call, which the worker could not run because it does not have the function."""
+        call = self.calls.popleft()
+        if call.pickled is not None:
+            self._functions.discard(call.pickled.token)
+        return call
 
     def stop(self) -> None:
         """Have the worker end when it has done what it was given."""
@@ -156,7 +173,7 @@ class Worker:
     def receive(self, rank: int, message: Message) -> Answer | None:
         """Take in a message; return the answer once all ranks have sent theirs."""
         answer = _read(message)
-        if self.size == 1:
+        if self.size == 1 or message.kind == messages.NOT_READY:
             return self._settled(message, answer)
         self._answers[rank] = answer
         if not answer.ok and not self.faltering_since:
@@ -226,6 +243,12 @@ class Worker:
         except EOFError:
             return False
         return True
+
+    def end_group(self) -> None:
+        """Kill what there is of the worker's process group, if nobody else does."""
+        if self.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Close the connections."""

@@ -12,9 +12,12 @@ from expyre.states import HELD, QUEUED
 
 if TYPE_CHECKING:
     from expyre.config import Project
+    from expyre.schedulers.base import Scheduler
 
-__all__ = ["Clock", "Pace"]
+__all__ = ["Clock", "Pace", "poll_range"]
 
+# Seconds of rest that a slow queue is given at most, unless whoever waits has more patience.
+_LONGEST_REST = 30.0
 _IN_QUEUE = frozenset({QUEUED, HELD})
 
 
@@ -44,7 +47,7 @@ class Pace:
     def add(self, places: Iterable[tuple[Project, str | None]]) -> None:
         """Take in the places of further jobs, which may be done soon."""
         for project, system in dict.fromkeys(places):
-            self._ranges.setdefault((id(project), system), _poll_range(project, system))
+            self._ranges.setdefault((id(project), system), _range_of(project, system))
         ranges = self._ranges.values()
         self.fastest = max(self._least, min((low for low, _ in ranges), default=0.02))
         self.slowest = max(self.fastest, min(self._limit, min((high for _, high in ranges), default=self._limit)))
@@ -58,17 +61,22 @@ class Pace:
     def rest(self, progressed: bool, at_most: float | None) -> float:
         """Return for how many s to wait now; longer after a look that took long or found nothing."""
         self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
-        delay = max(self.delay, self._busy if progressed else 4 * self._busy)
+        rest = min(self._busy if progressed else 4 * self._busy, max(self.slowest, _LONGEST_REST))
+        delay = max(self.delay, rest)
         if self._looked_at is not None:
             delay -= time.monotonic() - self._looked_at
         self._busy, self._looked_at = 0.0, None
         return max(0.0, delay if at_most is None else min(delay, at_most))
 
 
-def _poll_range(project: Project, system: str | None) -> tuple[float, float]:
-    scheduler = project.systems[system].scheduler if system and system in project.systems else None
-    poll_range: tuple[float, float] = getattr(scheduler, "poll_range", (1.0, 30.0))
-    return poll_range
+def _range_of(project: Project, system: str | None) -> tuple[float, float]:
+    return poll_range(project.systems[system].scheduler if system and system in project.systems else None)
+
+
+def poll_range(scheduler: Scheduler | None) -> tuple[float, float]:
+    """Return the shortest and longest sensible time in s between two looks."""
+    found: tuple[float, float] = getattr(scheduler, "poll_range", (1.0, 30.0))
+    return found
 
 
 class Clock:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from expyre import stage
 from expyre.errors import SchedulerError, TransportError
+from expyre.gather.pace import poll_range
 from expyre.jobsdb import Change, JobRow
 from expyre.schedulers.messages import end_in_messages
 from expyre.states import (
@@ -49,10 +50,12 @@ def sync(
     *,
     since: Mapping[str, float] | None = None,
     looked: Callable[[float], None] = lambda seconds: None,
+    fresh: bool = False,
 ) -> dict[str, JobRow]:
     """Look at jobs once and record what was found.
 
-    One question to the queue, one look at the files and one transfer of what has ended, for each system.
+    One question to the queue, one look at the files and one transfer of what has ended, for each system. A queue is
+    asked no faster than it likes: who comes too early waits, and those who wait together share one look.
 
     Parameters
     ----------
@@ -63,7 +66,9 @@ def sync(
     since
         When the watch of each job began, in seconds since the epoch: silence of the queue before that does not count.
     looked
-        Called after the look at the jobs of a system, with the seconds that it took.
+        Called after a look at the jobs of a system that was a success, with the seconds that it took.
+    fresh
+        Whether a look that somebody has had a moment ago is good enough.
 
     Returns
     -------
@@ -78,8 +83,24 @@ def sync(
                 log.warning("jobs on system %r cannot be looked at: no such system is configured", name)
             result.update((row.id, row) for row in group)
         else:
-            result.update(_sync_system(project, system, group, since or {}, looked))
+            result.update(_in_turn(project, system, group, since or {}, looked, fresh))
     return result
+
+
+def _in_turn(
+    project: Project,
+    system: System,
+    rows: list[JobRow],
+    since: Mapping[str, float],
+    looked: Callable[[float], None],
+    fresh: bool,
+) -> dict[str, JobRow]:
+    pause = poll_range(system.scheduler)[0]
+    ids = [row.id for row in rows]
+    with system.turns.turn(ids, pause, pause if fresh else 0.0) as is_due:
+        if is_due:
+            return _sync_system(project, system, rows, since, looked)
+    return {row.id: row for row in rows} | project.record.rows(ids)
 
 
 def _by_system(rows: Iterable[JobRow]) -> dict[str | None, list[JobRow]]:
@@ -111,6 +132,7 @@ def _sync_system(
         # a fault of the way to the host, or of its disks, says nothing about any job
         log.warning("%s; trying again later", error)
         return {row.id: row for row in rows}
+    system.turns.saw([row.id for row in rows])
     step("gather.2")
     late = {row.id for row in ended if not _has_arrived(row, verdicts[row.id])}
     changes = [
@@ -126,10 +148,9 @@ def _sync_system(
 
 def _look(system: System, rows: list[JobRow], looked: Callable[[float], None]) -> dict[str, Look]:
     began = time.monotonic()
-    try:
-        return system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
-    finally:
-        looked(time.monotonic() - began)
+    found = system.look({row.id: (row.remote_id, Path(row.from_dir)) for row in rows})
+    looked(time.monotonic() - began)  # one that failed has kept nobody busy: its time went into tries and pauses
+    return found
 
 
 def _has_arrived(row: JobRow, verdict: Verdict) -> bool:

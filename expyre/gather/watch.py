@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from expyre.errors import ExPyReTimeoutError, InvalidCallError
+from expyre import stage
+from expyre.errors import ExPyReError, ExPyReTimeoutError, InvalidCallError
 from expyre.gather.again import try_again
 from expyre.gather.pace import Clock, Pace
 from expyre.gather.sync import ENDED, sync
@@ -17,12 +20,14 @@ from expyre.outcome import Outcome, read_outcome
 from expyre.progress import Reporter, reporter
 from expyre.retry import Retry
 from expyre.starting import Startable
-from expyre.states import ALIVE, CREATED, SUCCEEDED
+from expyre.states import ALIVE, CREATED, FAILED, STARTED, SUBMITTED, SUCCEEDED
 
 if TYPE_CHECKING:
     from expyre.config import Project
 
 __all__ = ["Waitable", "Watch", "as_completed"]
+
+log = logging.getLogger(__name__)
 
 
 class Waitable(Startable, Protocol):
@@ -38,6 +43,7 @@ def as_completed(
     quiet: bool = False,
     label: str = "jobs",
     retry: Retry | None = None,
+    others: bool = False,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each job as it ends, watching all of them together.
 
@@ -49,7 +55,7 @@ def as_completed(
         Seconds to wait for each job; None or negative for ever, 0 for one look. A job for which the time is up is
         looked at once more, then yields an ExPyReTimeoutError; it goes on by itself.
     check_interval
-        Longest time between two looks, in seconds.
+        Longest time between two looks, in seconds; up to 30 s where the looks themselves take long.
     queued_counts
         Whether time that a job spends waiting in the queue counts.
     quiet
@@ -58,10 +64,13 @@ def as_completed(
         What the progress line says is being waited for.
     retry
         Policy for jobs that failed; by default that of the job's system, if it has one.
+    others
+        Whether to look at all jobs that are under way on the same systems: what has become of them is recorded, and
+        whoever waits for them next finds it there.
     """
     heads = {job.id for job in jobs}
     with reporter(len(heads), label, quiet=quiet) as progress:
-        watch = Watch(timeout, queued_counts, check_interval, retry, progress)
+        watch = Watch(timeout, queued_counts, check_interval, retry, progress, others=others)
         watch.add(jobs)
         yield from watch.run()
 
@@ -87,10 +96,12 @@ class Watch:
         retry: Retry | None = None,
         progress: Reporter | None = None,
         least_interval: float = 0.0,
+        others: bool = False,
     ) -> None:
         self.waiting: dict[str, list[Waitable]] = {}
         self.rows: dict[str, JobRow] = {}
         self._retry = retry
+        self._others_too = others
         self._progress = reporter(None, "jobs", quiet=True) if progress is None else progress
         self._clock = Clock(timeout, queued_counts)
         self._pace = Pace((), check_interval, least_interval)
@@ -111,7 +122,7 @@ class Watch:
         self._clock.start(job.id for job in new)
         self._since.update(dict.fromkeys((job.id for job in new), time.time()))
         self._pace.add((job.project, self.rows[job.id].system) for job in new)
-        known = any(self.rows[job.id].status == SUCCEEDED for job in new)
+        known = any(_is_settled(self.rows[job.id]) for job in new)
         self.due = min(self.due, time.monotonic() + (0.0 if known else self._pace.fastest))
 
     def drop(self, job_ids: Iterable[str]) -> None:
@@ -143,15 +154,31 @@ class Watch:
 
     def _ended(self) -> list[JobRow]:
         """Return the jobs that have ended; look at all of them unless the record knows of some."""
-        known = [self.rows[i] for i in self.waiting if self.rows[i].status == SUCCEEDED]
+        known = [self.rows[i] for i in self.waiting if _is_settled(self.rows[i])]
         if known:
             return known
         seen: dict[str, JobRow] = {}
         for project, group in _by_project(self._jobs()):
-            rows = [self.rows[job.id] for job in group]
-            seen.update(sync(project, rows, since=self._since, looked=self._pace.looked))
+            seen.update(self._look(project, [self.rows[job.id] for job in group]))
         self.rows = seen
         return [row for row in seen.values() if row.status in ENDED]
+
+    def _look(self, project: Project, rows: list[JobRow]) -> dict[str, JobRow]:
+        """Look at jobs, and at others if they are to be looked at too; trouble with the others is theirs."""
+        others = self._others(project, rows) if self._others_too else []
+        try:
+            seen = sync(project, [*rows, *others], since=self._since, looked=self._pace.looked, fresh=True)
+        except ExPyReError as error:
+            if not others:
+                raise
+            log.warning("%s; looking at what is waited for alone", error)
+            seen = sync(project, rows, since=self._since, looked=self._pace.looked, fresh=True)
+        return {row.id: seen[row.id] for row in rows}
+
+    def _others(self, project: Project, rows: Sequence[JobRow]) -> list[JobRow]:
+        systems = {row.system for row in rows if row.remote_id}
+        under_way = project.record.query(status=[SUBMITTED, STARTED]) if systems else ()
+        return [row for row in under_way if row.system in systems and row.id not in self.waiting]
 
     def _settled(self, ended: Sequence[JobRow]) -> Iterator[Outcome]:
         """Yield the outcomes of ended jobs; those that are tried again go on being waited for."""
@@ -186,6 +213,14 @@ class Watch:
     def _is_hopeless(self, job_id: str) -> bool:
         row = self.rows[job_id]
         return row.status == CREATED and not waits_for_room(row)
+
+
+def _is_settled(row: JobRow) -> bool:
+    """Tell whether the record and the files here say how a job has ended; a death is not final."""
+    if row.status != FAILED:
+        return row.status == SUCCEEDED
+    here = stage.markers(Path(row.from_dir))
+    return here.failed and not here.succeeded
 
 
 def _shortest(times: Iterable[float | None]) -> float | None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from expyre.errors import ExPyReError
-from expyre.jobsdb import JobRow
+from expyre.jobsdb import Change, JobRow
 from expyre.launch.launching import WAITING, Failures, ids_by_options, room, try_launch
-from expyre.states import CREATED
+from expyre.owners import owner_token
+from expyre.states import CREATED, DIED, END_CANCELLED
 
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["Backlog", "waits_for_room"]
+__all__ = ["Backlog", "waits_for_room", "withdraw"]
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,34 @@ _PAUSE = 30.0
 def waits_for_room(row: JobRow) -> bool:
     """Tell whether a job is to be submitted when its queue has room."""
     return row.status == CREATED and row.submit_state == WAITING
+
+
+def withdraw(project: Project, rows: Iterable[JobRow], note: str) -> set[str]:
+    """Cancel jobs that wait for room: they will not be submitted.
+
+    Parameters
+    ----------
+    project
+        Whose jobs they are.
+    rows
+        Jobs, of which those that do not wait are left alone.
+    note
+        What the record says about why.
+
+    Returns
+    -------
+    set
+        Ids of those that nobody has been submitting meanwhile.
+    """
+    ids = [row.id for row in rows if waits_for_room(row)]
+    claims = project.record.claim_submission(ids, {i: token_hex(8) for i in ids}, owner_token())
+    mine = {i for i, claim in claims.items() if claim == "claimed"}
+    # of one that is stale the queue may have heard
+    project.record.release_submission([i for i, claim in claims.items() if claim == "stale"], in_doubt=True)
+    details = {"reason": END_CANCELLED, "end_detail": "it had not been submitted yet"}
+    project.record.step([Change(i, status=DIED, expect=(CREATED,), details=details, note=note) for i in sorted(mine)])
+    project.record.release_submission(mine)
+    return mine
 
 
 class Backlog:

@@ -14,11 +14,19 @@ _BEGIN: Final = "=== begin"
 _ERRORS: Final = "=== errors"
 _END: Final = "=== end"
 
+SECONDS: Final = 60
+"""After so many seconds a command of the queue is given up."""
+_GIVEN_UP: Final = (124, 137)
+
 # Output goes straight through; errors are collected, so that they do not end up in the middle of a line of output.
-FUNCTIONS: Final = f"""
+# Only programs can be limited in time, not shell functions: these use `$limit` themselves.
+_FUNCTIONS: Final = f"""
+limit=
+! command -v timeout >/dev/null 2>&1 || limit="timeout -k 5 %d"
 ask() {{
+  case $(command -v "$1") in /*) set -- $limit "$@";; esac
   {{ errors=$("$@" 2>&1 >&3 3>&-); }} 3>&1
-  printf '\\n{_ERRORS} %s\\n%s\\n{_END}\\n' "$?" "$errors"
+  printf '\\n{_ERRORS} %%s\\n%%s\\n{_END}\\n' "$?" "$errors"
 }}
 printf '\\n{_BEGIN}\\n'
 """
@@ -33,10 +41,15 @@ class Reply:
     errors: str
     code: int
 
+    @property
+    def failure(self) -> str:
+        """How the command has ended, for one that has failed without a word."""
+        return f"no answer in {SECONDS} s" if self.code in _GIVEN_UP else f"exit code {self.code}"
+
 
 def asking(*lines: str) -> str:
     """Return a script in which ``ask COMMAND…`` runs a command so that `replies` can read what it says."""
-    return "\n".join([FUNCTIONS, *lines])
+    return "\n".join([_FUNCTIONS % SECONDS, *lines])
 
 
 def replies(text: str, at_least: int = 1) -> list[Reply]:

@@ -342,7 +342,7 @@ class PBS(BatchScheduler):
                 self._keeps_history = False
                 raise _AskAgain("PBS keeps no history of jobs; it is not asked for it any more")
             if (wrong and reply.code != 0) or (not reply.errors and reply.code not in _GONE):
-                said = "; ".join(wrong) or f"exit code {reply.code}"
+                said = "; ".join(wrong) or reply.failure
                 raise SchedulerError(f"PBS on {self.host or 'this machine'} cannot be asked: {said}")
         return found
 

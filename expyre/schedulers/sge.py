@@ -39,13 +39,19 @@ accounting() {
     $1 == "jobnumber" { shown = index(wanted, " " $2 " "); if (shown) print "====" }
     shown && /^(jobnumber|taskid|slots|failed|exit_status|ru_wallclock|maxvmem|category) / { print }'
 }
-details() { qstat -j "$1" | grep -E '^(=|job_number|error reason|scheduling info| {10})'; }
+details() { $limit qstat -j "$1" | grep -E '^(=|job_number|error reason|scheduling info| {10})'; }
 """
+# That a job has ended meanwhile is no trouble; that its details were not told is: it may be the one that is looked for.
 _LOOK_FOR: Final = r"""
+told() {
+  told=$($limit qstat -j "$1" 2>&1) && { printf '%s\n' "$told"; return; }
+  case $told in *"do not exist"*) printf '%s\n' "$told";; *) echo "=== untold"; echo "qstat -j: $told" >&2;; esac
+}
 look_for() {
-  ids=$(qstat -u "$(id -un)") || return 1
+  ids=$($limit qstat -u "$(id -un)") || return
   printf '%s\n' "$ids" | awk 'NR > 2 && !seen[$1]++ { print $1 }' | xargs -n 200 | tr ' ' ',' |
-    while read -r some; do [ -z "$some" ] || qstat -j "$some" 2>/dev/null; done | awk -v tokens="$1" '
+    while read -r some; do [ -z "$some" ] || told "$some"; done | awk -v tokens="$1" '
+    /^=== untold/ { exit 1 }
     /^job_number:/ { id = $2 }
     match($0, tokens) { print id, substr($0, RSTART, RLENGTH) }'
 }
@@ -248,7 +254,7 @@ class SGE(BatchScheduler):
         """Return the reply of a command that could ask the queue master."""
         reply = replies(text)[0]
         if reply.code != 0:
-            said = reply.errors.strip() or f"exit code {reply.code}"
+            said = reply.errors.strip() or reply.failure
             hint = ' (it can be set in "scheduler_options": {"env": {…}})' if "SGE_ROOT" in said else ""
             raise SchedulerError(f"Grid Engine on {self.host or 'this machine'} cannot be asked: {said}{hint}")
         return reply

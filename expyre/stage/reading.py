@@ -7,7 +7,7 @@ import itertools
 import os
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,11 +173,11 @@ def _verified(path: Path, key: bytes | None) -> memoryview:
         raise StageError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
-def load_exception(payload: memoryview) -> BaseException:
+def load_exception(payload: memoryview, load: Callable[[memoryview], Any] = pickle.loads) -> BaseException:
     """Return the exception in what `expyre.node.runner.exception_bytes` has made, or one made from its stand-in."""
     (length,) = struct.unpack(">Q", payload[-8:])
     try:
-        exc = pickle.loads(payload[:length])
+        exc = load(payload[:length])
     except Exception:
         exc = None
     if isinstance(exc, BaseException):

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Listings = dict[str, Listing]
 
+# Seconds after which a host is given up on which a look does not come to its end: a file system may hang.
+_PATIENCE = 600.0
+
 
 def look(scheduler: Scheduler, rundir: RunDir | None, jobs: Mapping[str, tuple[str | None, Path]]) -> dict[str, Look]:
     """Look at jobs once.
@@ -75,7 +78,7 @@ def _listings_and_markers(
     step("gather.1")
     if rundir is None:
         return listings, [stage.markers(stage_dir) for stage_dir in stage_dirs]
-    return listings, rundir.markers(names)
+    return listings, rundir.markers(names, timeout=_PATIENCE)
 
 
 def _ask_together(
@@ -83,7 +86,7 @@ def _ask_together(
 ) -> tuple[str, list[stage.Markers]]:
     mark = f"=== {token_hex(8)}"
     both = f"(\n{script}\n) </dev/null\nprintf '\\n%s\\n' '{mark}'\n{rundir.markers_script(names)}"
-    done = scheduler.transport.run(both)
+    done = scheduler.transport.run(both, timeout=_PATIENCE)
     answer, found, rest = done.text.rpartition(f"\n{mark}\n")
     if not found:
         raise TransportError(f"{scheduler.host or 'this machine'} did not carry out a look at jobs: {done.error_text}")

@@ -64,9 +64,9 @@ class RunDir:
         script = f"{self._cd} 1\nfind {_words('./' + name for name in names)} ! -type d -print0"
         return {path.removeprefix("./") for path in self._shell(script, "cannot be listed").split("\0") if path}
 
-    def markers(self, names: Sequence[str]) -> list[stage.Markers]:
-        """Return what the jobs of these directories have left, in order; one round trip."""
-        return self.read_markers(self._shell(self.markers_script(names), "cannot be looked at"))
+    def markers(self, names: Sequence[str], timeout: float | None = None) -> list[stage.Markers]:
+        """Return what the jobs of these directories have left, in order; one round trip of at most so many s."""
+        return self.read_markers(self._shell(self.markers_script(names), "cannot be looked at", timeout))
 
     def markers_script(self, names: Sequence[str]) -> str:
         """Return the script whose output `read_markers` reads."""
@@ -121,8 +121,8 @@ class RunDir:
         each = '[ -L "$d" ] || chmod -R u+rwX "$d" 2>/dev/null; rm -rf "$d"'
         self._shell(f"{self._cd} 0\nfor d in {_words(names)}; do {each}; done", "cannot be cleared of jobs")
 
-    def _shell(self, script: str, trouble: str) -> str:
-        done = self.transport.run(script)
+    def _shell(self, script: str, trouble: str, timeout: float | None = None) -> str:
+        done = self.transport.run(script, timeout=timeout)
         if done.returncode != 0:
             where = self.transport.host or "this machine"
             said = done.stderr.decode(errors="replace").strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from expyre.subprocess import subprocess_run
 from expyre.system.looking import look
 from expyre.system.model import Launch, Look, Submitted
 from expyre.system.rundir import RunDir
+from expyre.system.turns import Turns
 from expyre.transports import Transport, connect
 from expyre.units import mem_to_kB, time_to_sec
 
@@ -106,6 +108,7 @@ class System:
         self.array = array
         self.retry = retry
         self.initialized = False
+        self.turns = Turns()
         self._transport_kind = transport
         self._transport: Transport | None = None
         self.scheduler = self._make_scheduler(scheduler, scheduler_options)
@@ -404,5 +407,5 @@ def _remote_rundir(host: str | None, rundir: str | None, extra: str | None) -> s
         rundir = "run_expyre"
     rundir = rundir.rstrip("/")
     if host is None and not rundir.startswith("/"):
-        rundir = str(Path.home() / rundir)
+        rundir = str(Path.home() / re.sub(r"^(~|\$HOME|\$\{HOME\})(/|$)", "", rundir))
     return f"{rundir}/{extra}" if extra else rundir

@@ -5,13 +5,18 @@ Every process of ``pytest -n`` has its own, so that a test may stop a daemon or 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from clusters import slurm_ssh
+from clusters.reports import note_repairs
 from clusters.slurm import SlurmCluster, running_slurm
 from clusters.slurm_ssh import SlurmOverSsh, make_project, slurm_system
 
@@ -29,22 +34,42 @@ def slurm() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="session")
-def slurm_accounting() -> Iterator[SlurmCluster]:
-    """A Slurm with accounting, in which jobs that use more memory than asked for are killed."""
+def slurm_with_accounts() -> Iterator[SlurmCluster]:
+    """A Slurm with accounting, whatever the last test did to it."""
     if reason := SlurmCluster.missing(accounting=True):
         pytest.skip(reason)
     with running_slurm(accounting=True) as cluster:
         yield cluster
 
 
+@contextmanager
+def whole(cluster: SlurmCluster, request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
+    """Give a cluster that is whole and has no jobs before the block and after it."""
+    known = len(cluster.restarts)
+    try:
+        cluster.repair()
+        yield cluster
+        cluster.repair()
+    finally:
+        note_repairs(request.node, cluster.restarts[known:])
+
+
 @pytest.fixture
-def slurm_env(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
+def slurm_accounting(slurm_with_accounts: SlurmCluster, request: pytest.FixtureRequest) -> Iterator[SlurmCluster]:
+    """A Slurm with accounting, in which jobs that use more memory than asked for are killed; whole and without jobs."""
+    with whole(slurm_with_accounts, request) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm_env(
+    slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[SlurmCluster]:
     """The Slurm without accounting for commands of this process, whole and without jobs before and after."""
     for name, value in slurm.env().items():
         monkeypatch.setenv(name, value)
-    slurm.repair()
-    yield slurm
-    slurm.repair()
+    with whole(slurm, request) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +93,7 @@ def slurm_over_ssh(
     """
     from expyre import config
 
+    slurm_login.server.repair()
     monkeypatch.setattr(config, "_current", None)
     for name, value in slurm_login.environment.items():
         monkeypatch.setenv(name, value)
@@ -84,3 +110,13 @@ def slurm_over_ssh(
     yield project
     for each in projects:
         each.close()
+    kill_scripts(tmp_path)
+
+
+def kill_scripts(directory: Path) -> None:
+    """Kill what a test that failed has left and that would go on submitting jobs."""
+    root = f"EXPYRE_ROOT={directory / '.expyre'}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if root in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 _ENOUGH = 512 * 2**20
-_FIRST_PORT, _LAST_PORT = 20000, 30000  # below those that the system gives to anybody who asks
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def base() -> Path:
@@ -96,16 +96,45 @@ def sweep() -> None:
 
 
 @contextlib.contextmanager
-def free_ports(count: int) -> Iterator[int]:
-    """Give the first of some free ports in a row; no other test looks for ports until the block ends."""
+def free_ports(count: int, place: Place | None = None) -> Iterator[int]:
+    """Give the first of some free ports in a row; no other test looks for ports until the block ends.
+
+    They belong to a place as long as it exists, also while its daemons are stopped.
+    """
     with (base() / "ports").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        taken = _taken()
+        low, high = port_range()
         for _ in range(200):
-            first = random.randrange(_FIRST_PORT, _LAST_PORT - count)
-            if all(_is_free(port) for port in range(first, first + count)):
+            first = random.randrange(low, high - count)
+            ports = range(first, first + count)
+            if taken.isdisjoint(ports) and all(_is_free(port) for port in ports):
+                if place is not None:
+                    (place.path / "ports").write_text(f"{first} {count}")
                 yield first
                 return
         raise OSError(f"no {count} free ports in a row")
+
+
+def port_range(file: Path = _RANGE) -> tuple[int, int]:
+    """Return the first port for daemons, and the one after the last: none that the system gives to anybody who asks."""
+    try:
+        low, high = map(int, file.read_text().split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999
+    gaps = ((max(10000, low - 12000), low), (high + 1, 65536))
+    widest = max(gaps, key=lambda gap: gap[1] - gap[0])
+    return widest if widest[1] - widest[0] >= 1000 else (20000, 30000)  # the system gives away all of them
+
+
+def _taken() -> set[int]:
+    """Return the ports of all places."""
+    taken: set[int] = set()
+    for path in base().glob("*/ports"):
+        with contextlib.suppress(OSError, ValueError):
+            first, count = map(int, path.read_text().split())
+            taken |= set(range(first, first + count))
+    return taken
 
 
 def _is_free(port: int) -> bool:

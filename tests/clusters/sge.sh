@@ -1,7 +1,8 @@
 #!/bin/bash
 # Grid Engine (Debian's packages) on this machine, one host with 16 pretended slots, 2 GPUs and parallel environments
-# smp and mpi:  sge.sh start|stop.  Root only. Both may be repeated. There is one of it: "start" takes one that runs
+# smp and mpi:  sge.sh start|stop|reset.  Root only. All may be repeated. There is one of it: "start" takes one that runs
 # already as it is, "stop" stops only what "start" has started, and only when nobody holds a lock on $RUN/users.
+# "reset" kills what "start" has started, forgets its jobs and starts it again.
 #
 #   SGE_SLOTS=16     pretended slots
 #   SGE_INSTALL=1    install what is missing
@@ -17,18 +18,18 @@ host=$(hostname -s) slots=${SGE_SLOTS:-16}
 
 die() { echo "sge.sh: $*" >&2; exit 1; }
 
-alive() { # a zombie is not
+alive() { # a zombie is not, and the number of one that was killed may be somebody else's now
     local pid
-    [ -s "$1" ] && pid=$(cat "$1") && [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status"
+    [ -s "$1" ] && pid=$(cat "$1") && grep -qsE '^sge_(qmaster|execd)$' "/proc/$pid/comm" &&
+        ! grep -qs '^State:.Z' "/proc/$pid/status"
 }
 
 wait_for() { # SECONDS COMMAND…
-    local i
-    for ((i = 0; i < $1 * 10; i++)); do
-        "${@:2}" >/dev/null 2>&1 && return 0
+    local last=$((SECONDS + $1))
+    until "${@:2}" >/dev/null 2>&1; do
+        [ "$SECONDS" -le "$last" ] || return 1
         sleep 0.1
     done
-    return 1
 }
 
 install_missing() {
@@ -61,7 +62,7 @@ start_qmaster() {
     chown sgeadmin:sgeadmin $COMMON/*
     : >>$RUN/ours # before the daemons: what is half started is stopped, too
     sge_qmaster >&2
-    wait_for 20 qconf -sh || { tail -n 5 $SPOOL/qmaster/messages >&2; die "qmaster does not answer"; }
+    wait_for 30 timeout 5 qconf -sh || { tail -n 5 $SPOOL/qmaster/messages >&2; die "qmaster does not answer"; }
 }
 
 configure() {
@@ -162,8 +163,8 @@ END
     for limit in rt cpu fsize data stack core rss vmem; do printf 's_%s INFINITY\nh_%s INFINITY\n' $limit $limit; done
 }
 
-host_reports() { qhost -h "$host" | awk -v h="$host" '$1==h && $7!="-"{f=1} END{exit !f}'; }
-queue_is_open() { ! qstat -f | grep -q '^all.q@.* au'; }
+host_reports() { timeout 5 qhost -h "$host" | awk -v h="$host" '$1==h && $7!="-"{f=1} END{exit !f}'; }
+queue_is_open() { timeout 5 qstat -f | awk '/^all\.q@/ && NF == 5 {open = 1} END {exit !open}'; } # the sixth is trouble
 
 start() {
     install_missing
@@ -177,8 +178,8 @@ start() {
     configure >&2 9>&-
     # execd calls itself by the reverse name of 127.0.0.1
     if ! alive $SPOOL/execd/localhost/execd.pid; then sge_execd >&2 9>&-; fi
-    wait_for 20 host_reports || die "the host does not report"
-    wait_for 20 queue_is_open || die "the queue does not open"
+    wait_for 30 host_reports || die "the host does not report"
+    wait_for 30 queue_is_open || die "the queue does not open"
 }
 
 stop_daemon() {
@@ -189,13 +190,33 @@ stop_daemon() {
     wait_for 20 eval "! alive $1" || kill -9 "$pid"
 }
 
+no_jobs() { local jobs; jobs=$(timeout 5 qstat -u '*') && [ -z "$jobs" ]; }
+
+none_left() { # kill daemons, shepherds and jobs, and look again: they may have had children meanwhile
+    local found
+    found=$(grep -lsE '^sge_(qmaster|execd|shepherd)' /proc/[0-9]*/comm | cut -d/ -f3
+        grep -lsz "^SGE_JOB_SPOOL_DIR=$SPOOL/" /proc/[0-9]*/environ | cut -d/ -f3)
+    [ -z "$found" ] || { kill -9 $found 2>/dev/null; return 1; }
+}
+
+reset() {
+    [ -e $RUN/ours ] || die "it was not started here, so it is not killed"
+    exec 9>$RUN/lock
+    flock 9
+    wait_for 10 none_left || die "it cannot be killed"
+    rm -rf $SPOOL/{spooldb,qmaster,execd} $COMMON/accounting
+    start
+}
+
 stop() {
     [ -e $RUN/ours ] || return 0
     exec 9>$RUN/lock 8>>$RUN/users
     flock 9
     flock -n 8 || return 0 # somebody uses it
     local file
+    timeout 5 qdel -u '*' >/dev/null 2>&1 && wait_for 5 no_jobs
     for file in $SPOOL/execd/*/execd.pid $QMASTER; do stop_daemon "$file"; done
+    wait_for 10 none_left
     fence off
     [ "${SGE_WIPE:-0}" = 1 ] && rm -rf $SPOOL/{spooldb,qmaster,execd} $COMMON/accounting
     rm -f $RUN/ours
@@ -203,7 +224,6 @@ stop() {
 
 [ "$(id -u)" = 0 ] || die "only root can"
 case ${1:-} in
-    start) start ;;
-    stop) stop ;;
-    *) die "start or stop?" ;;
+    start | stop | reset) "$1" ;;
+    *) die "start, stop or reset?" ;;
 esac

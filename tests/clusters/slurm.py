@@ -21,11 +21,11 @@ _DBD_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
-def until(condition: Callable[[], Any], what: str = "it", seconds: float = 120.0) -> Any:
+def until(condition: Callable[[], Any], what: str = "it", seconds: float = 90.0) -> Any:
     """Wait until something is true and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:.0f} s"
         time.sleep(0.05)
     return value
 
@@ -48,6 +48,8 @@ class SlurmCluster:
         Configuration, state and logs.
     port
         Of the controller.
+    restarts
+        Why it had to be started again from nothing.
     """
 
     def __init__(
@@ -59,6 +61,9 @@ class SlurmCluster:
         self.cpus = cpus
         self._settings = dict(settings or {})
         self._place: Place | None = None
+        self.restarts: list[str] = []
+        self._lost = ""
+        self._end: float | None = None  # of the patience of `repair`
 
     @staticmethod
     def missing(accounting: bool = False) -> str:
@@ -81,8 +86,8 @@ class SlurmCluster:
         """Start it from nothing."""
         for tries_left in (2, 1, 0):
             place = Place("slurm", [str(SCRIPT), "stop"])
-            with free_ports(4 + len(self.nodes)) as port:
-                done = _run([str(SCRIPT), "start", str(place.path)], self._variables(port))
+            with free_ports(4 + len(self.nodes), place) as port:
+                done = _run([str(SCRIPT), "start", str(place.path)], self._variables(port), seconds=120)
             if done.returncode == 0:
                 self._place, self.port = place, port
                 return
@@ -113,7 +118,7 @@ class SlurmCluster:
 
     def run(self, *command: str, check: bool = True, stdin: str = "") -> str:
         """Run one of its commands and return what it writes."""
-        done = _run(list(command), self.env(), stdin)
+        done = _run(list(command), self.env(), stdin, self._left())
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -136,9 +141,14 @@ class SlurmCluster:
 
     def scancel_all(self) -> None:
         """Cancel all jobs and wait until they are gone."""
-        for state in ("PENDING", "RUNNING", "SUSPENDED"):
-            self.run("scancel", f"--state={state}", f"--user={_user()}", check=False)
-        until(lambda: not self.jobs(), "the end of all jobs")
+
+        def tried() -> bool:
+            # again and again: a job that is being put back into the queue cannot be cancelled before it is there
+            for state in ("PENDING", "RUNNING", "SUSPENDED"):
+                self.run("scancel", f"--state={state}", f"--user={_user()}", check=False)
+            return not self.jobs()
+
+        until(tried, "the end of all jobs", self._left())
 
     # -- faults --------------------------------------------------------------------------------------------------
 
@@ -150,32 +160,86 @@ class SlurmCluster:
         self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
 
     def set_node_up(self, name: str) -> None:
+        """Let a node do its work again."""
+
         def tried() -> bool:
-            if not self.node_state(name).startswith(("down", "drain", "unk")):
+            state = self.node_state(name)  # with a "*" it has not answered yet
+            if state.rstrip("-") in ("idle", "mix", "alloc", "comp", "plnd"):
                 return True
-            self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+            if state.startswith(("down", "drain", "drng", "unk", "fail")):
+                self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
             return False
 
-        until(tried, f"the return of {name}")
+        until(tried, f"the return of {name}", self._left())
 
     def stop_controller(self) -> None:
         """Stop slurmctld: jobs run on, commands fail."""
-        pid = int((self.directory / "run" / "slurmctld.pid").read_text())
+        pid = self.daemon("slurmctld")
         os.kill(pid, signal.SIGTERM)
         until(lambda: not _alive(pid), "the end of slurmctld")
 
     def start_controller(self) -> None:
         """Start slurmctld again, with the jobs that it knew."""
         self.run("slurmctld")
-        until(lambda: "UP" in self.run("scontrol", "ping", check=False), "the start of slurmctld")
+        until(lambda: "UP" in self.run("scontrol", "ping", check=False), "the start of slurmctld", self._left())
 
-    def repair(self) -> None:
-        """Undo all that tests may have done to it."""
-        if "UP" not in self.run("scontrol", "ping", check=False):
+    def daemon(self, name: str) -> int:
+        """Return the process id of ``slurmctld``, ``slurmd.node1``, ``munged``, …; 0 if it never was."""
+        path = self.directory / ("munge/pid" if name == "munged" else f"run/{name}.pid")
+        return int(path.read_text()) if path.exists() else 0
+
+    def repair(self, seconds: float = 15.0) -> None:
+        """Undo all that tests may have done to it: it is whole and has no jobs.
+
+        What cannot be undone in some seconds is undone by starting it again from nothing, at the same place.
+
+        Raises
+        ------
+        AssertionError
+            That has failed, now or before.
+        """
+        assert not self._lost, self._lost
+        self._end = time.monotonic() + seconds
+        try:
+            self._undo()
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            self.restart(str(error))
+        finally:
+            self._end = None
+
+    def restart(self, why: str) -> None:
+        """Kill everything that belongs to it, and start it from nothing at the same place."""
+        self.restarts.append(why)
+        try:
+            done = _run([str(SCRIPT), "reset", str(self.directory)], self._variables(self.port), seconds=100)
+            failed = "" if done.returncode == 0 else done.stdout + done.stderr
+        except subprocess.TimeoutExpired as error:
+            failed = str(error)
+        if failed:
+            self._lost = f"the Slurm in {self.directory} was broken ({why}) and does not start again: {failed}"
+        assert not failed, self._lost
+
+    def _undo(self) -> None:
+        faults = [fault for name in self._daemons() if (fault := _fault(name, self.daemon(name)))]
+        assert not faults, ", ".join(faults)
+        if not _alive(self.daemon("slurmctld")):
             self.start_controller()
         for name in self.nodes:
             self.set_node_up(name)
         self.scancel_all()
+        if self.accounting:
+            self.run("sacctmgr", "--noheader", "show", "cluster")
+        # whether every daemon does its work can only be seen from a job
+        self.run("srun", f"--nodes={len(self.nodes)}", "--chdir=/", "--output=none", "true")
+        until(lambda: not self.jobs(), "the end of a trial", self._left())
+
+    def _left(self) -> float:
+        """Return how many seconds one may wait for something."""
+        return 90.0 if self._end is None else max(1.0, self._end - time.monotonic())
+
+    def _daemons(self) -> list[str]:
+        accounting = ["slurmdbd", "mariadb"] if self.accounting else []
+        return ["munged", *(f"slurmd.{name}" for name in self.nodes), *accounting]
 
 
 @contextmanager
@@ -194,14 +258,26 @@ def _user() -> str:
 
 
 def _alive(pid: int) -> bool:
+    return _state(pid) not in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    """Return the letter of a process' state, nothing if there is none."""
     try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
-def _run(command: list[str], variables: Mapping[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+def _fault(name: str, pid: int) -> str:
+    state = _state(pid)
+    return f"{name} has ended" if state in ("", "Z") else f"{name} is stopped" if state in ("T", "t") else ""
+
+
+def _run(
+    command: list[str], variables: Mapping[str, str], stdin: str = "", seconds: float = 90.0
+) -> subprocess.CompletedProcess[str]:
     # what a job sets for its own commands would steer these
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "SQUEUE_"))}
     env |= {"PATH": _PATH, **variables}
-    return subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, check=False, timeout=180)
+    return subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, check=False, timeout=seconds)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Slurm on this machine, loopback only, in a directory of its own:  slurm.sh start|stop DIRECTORY
-# Both may be repeated. Any user can: all daemons and jobs are that user's then (root: whoever submits).
+# Slurm on this machine, loopback only, in a directory of its own:  slurm.sh start|stop|reset DIRECTORY
+# All may be repeated; "reset" kills whatever belongs to it, forgets all jobs and starts it again. Any user can: all daemons and jobs are that user's then (root: whoever submits).
 # Commands find it through  SLURM_CONF=DIRECTORY/slurm.conf.  "stop" keeps the directory.
 #
 #   SLURM_PORT=21000   first of the ports: controller, daemons, accounting, database, then one per node
@@ -20,18 +20,18 @@ export SLURM_CONF=$dir/slurm.conf
 
 die() { echo "slurm.sh: $*" >&2; exit 1; }
 
-alive() { # a zombie is not
+alive() { # PROGRAM PIDFILE: a zombie is not, and the number of one that was killed may be somebody else's now
     local pid
-    [ -s "$1" ] && pid=$(cat "$1") && [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status"
+    [ -s "$2" ] && pid=$(cat "$2") && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] &&
+        ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null
 }
 
 wait_for() { # SECONDS COMMAND…
-    local i
-    for ((i = 0; i < $1 * 20; i++)); do
-        "${@:2}" >/dev/null 2>&1 && return 0
+    local last=$((SECONDS + $1))
+    until "${@:2}" >/dev/null 2>&1; do
+        [ "$SECONDS" -le "$last" ] || return 1
         sleep 0.05
     done
-    return 1
 }
 
 have_programs() {
@@ -52,7 +52,7 @@ install_missing() {
 }
 
 start_munge() {
-    alive "$dir/munge/pid" && return 0
+    alive munged "$dir/munge/pid" && return 0
     mkdir -p "$dir/munge"
     [ -s "$dir/munge/key" ] || (umask 077 && head -c 128 /dev/urandom >"$dir/munge/key")
     munged --force --key-file="$dir/munge/key" --socket="$dir/munge/socket" --pid-file="$dir/munge/pid" \
@@ -156,10 +156,10 @@ write_configuration() {
     echo "NodeName=node[1-$nodes] Name=gpu File=/dev/null,/dev/zero" >"$dir/gres.conf"
 }
 
-sql() { mariadb --no-defaults -S "$dir/run/mysql.sock" -u root "$@"; }
+sql() { timeout 20 mariadb --no-defaults -S "$dir/run/mysql.sock" -u root "$@"; }
 
 start_database() {
-    alive "$dir/run/mariadb.pid" && return 0
+    alive mariadbd "$dir/run/mariadb.pid" && return 0
     [ -d "$dir/mysql/mysql" ] || mariadb-install-db --no-defaults --datadir="$dir/mysql" --user="$me" \
         --auth-root-authentication-method=normal --skip-test-db --innodb-log-file-size=8M >"$dir/log/mysql-install.log" 2>&1
     setsid mariadbd --no-defaults --datadir="$dir/mysql" --user="$me" --bind-address=127.0.0.1 --port=$((port + 3)) \
@@ -174,7 +174,7 @@ start_database() {
 start_accounting() {
     [ "$dbd" = 1 ] || return 0
     start_database
-    alive "$dir/run/slurmdbd.pid" && return 0
+    alive slurmdbd "$dir/run/slurmdbd.pid" && return 0
     cat >"$dir/slurmdbd.conf" <<-CONF
 	DbdHost=$host
 	DbdAddr=127.0.0.1
@@ -193,20 +193,22 @@ start_accounting() {
 	CONF
     chmod 600 "$dir/slurmdbd.conf"
     slurmdbd # reads the file beside SLURM_CONF
-    wait_for 60 sacctmgr -n show cluster || die "no slurmdbd; see $dir/log/slurmdbd.log"
+    wait_for 60 timeout 10 sacctmgr -n show cluster || die "no slurmdbd; see $dir/log/slurmdbd.log"
     sacctmgr -i add cluster "fake$port" >/dev/null 2>&1 || true
     sacctmgr -i add account fake >/dev/null 2>&1 || true
     sacctmgr -i add user "$me" account=fake >/dev/null 2>&1 || true
 }
 
-nodes_up() { [ "$(sinfo -h -N -p normal -t idle,mix,alloc -o %N | sort -u | wc -l)" = "$nodes" ]; }
+nodes_up() { # a node with a "*" has not answered yet
+    [ "$(timeout 5 sinfo -h -N -p normal -o %t | grep -cE '^(idle|mix|alloc)$')" = "$nodes" ]
+}
 
 start_slurm() {
     local i
-    alive "$dir/run/slurmctld.pid" || slurmctld || die "no slurmctld; see $dir/log/slurmctld.log"
+    alive slurmctld "$dir/run/slurmctld.pid" || slurmctld || die "no slurmctld; see $dir/log/slurmctld.log"
     for ((i = 1; i <= nodes; i++)); do
         mkdir -p "$dir/spool/node$i"
-        alive "$dir/run/slurmd.node$i.pid" || slurmd -N "node$i" || die "no slurmd; see $dir/log/slurmd.node$i.log"
+        alive slurmd "$dir/run/slurmd.node$i.pid" || slurmd -N "node$i" || die "no slurmd; see $dir/log/slurmd.node$i.log"
     done
     wait_for 60 nodes_up || die "nodes do not come up; see $dir/log"
 }
@@ -215,52 +217,66 @@ start() {
     install_missing
     mkdir -p "$dir"/{state,spool,log,run}
     start_munge || die "no munged; see $dir/log/munged.start"
-    alive "$dir/run/slurmctld.pid" || write_configuration # a running one keeps its ports
+    alive slurmctld "$dir/run/slurmctld.pid" || write_configuration # a running one keeps its ports
     start_accounting
     start_slurm
 }
 
-end() { # PIDFILE
+end() { # PROGRAM PIDFILE
     local pid
-    alive "$1" || return 0
-    pid=$(cat "$1")
+    alive "$@" || return 0
+    pid=$(cat "$2")
     kill "$pid" 2>/dev/null || return 0
-    wait_for 15 eval "! alive '$1'" || kill -9 "$pid"
+    wait_for 10 eval "! alive $1 '$2'" || kill -9 "$pid"
 }
 
-kill_jobs() { # what is left of jobs, and the steps' daemons
+members() { # [jobs]: daemons, the steps of jobs and what these started, but not people's commands
     local process
-    for process in /proc/[0-9]*; do
-        { [[ $(readlink "$process/cwd" 2>/dev/null) = "$dir"/* ]] && grep -qx slurmstepd "$process/comm"; } 2>/dev/null ||
-            { grep -qzx "SLURM_CONF=$SLURM_CONF" "$process/environ" && grep -qz '^SLURM_JOB_ID=' "$process/environ"; } 2>/dev/null ||
-            continue
-        kill -9 "${process#/proc/}" 2>/dev/null || true
+    { find /proc/[0-9]*/cwd -maxdepth 0 -lname "$dir/*" 2>/dev/null || true
+      grep -lsxzF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true; } | cut -d/ -f3 | sort -u | while read -r process; do
+        case $(cat "/proc/$process/comm" 2>/dev/null) in
+            slurmstepd) echo "$process" ;;
+            slurmctld | slurmd | slurmdbd | mariadbd | munged) [ "${1:-}" = jobs ] || echo "$process" ;;
+            *) ! grep -qsz '^SLURM_JOB_ID=' "/proc/$process/environ" || echo "$process" ;;
+        esac
     done
 }
 
-no_jobs() { [ -z "$(squeue -h -o %i)" ]; }
+none_left() { # [jobs]: kill them, and look again: they may have had children meanwhile
+    local found
+    found=$(members "$@")
+    [ -z "$found" ] || { kill -9 $found 2>/dev/null; return 1; }
+}
+
+no_jobs() { [ -z "$(timeout 3 squeue -h -o %i)" ]; }
 
 cancel_jobs() {
     local state
-    for state in PENDING RUNNING SUSPENDED; do timeout 10 scancel --state=$state -u "$me" 2>/dev/null || true; done
+    for state in PENDING RUNNING SUSPENDED; do timeout 3 scancel --state=$state -u "$me" 2>/dev/null || return 0; done
     wait_for 3 no_jobs || true
 }
 
 stop() {
     local file
     [ -d "$dir" ] || return 0
-    if alive "$dir/run/slurmctld.pid"; then cancel_jobs; fi
-    for file in "$dir"/run/slurmd.*.pid; do end "$file" & done
-    end "$dir/run/slurmctld.pid" &
+    if alive slurmctld "$dir/run/slurmctld.pid"; then cancel_jobs; fi
+    for file in "$dir"/run/slurmd.*.pid; do end slurmd "$file" & done
+    end slurmctld "$dir/run/slurmctld.pid" &
     wait
-    kill_jobs
-    end "$dir/run/slurmdbd.pid"
-    end "$dir/run/mariadb.pid"
-    end "$dir/munge/pid"
+    wait_for 10 none_left jobs || true
+    end slurmdbd "$dir/run/slurmdbd.pid"
+    end mariadbd "$dir/run/mariadb.pid"
+    end munged "$dir/munge/pid"
+    wait_for 10 none_left || die "these cannot be killed:" $(members)
+}
+
+reset() {
+    wait_for 10 none_left || die "these cannot be killed:" $(members)
+    rm -rf "$dir"/{state,spool,run,mysql,munge}
+    start
 }
 
 case $command in
-    start) start ;;
-    stop) stop ;;
-    *) die "usage: slurm.sh start|stop DIRECTORY" ;;
+    start | stop | reset) "$command" ;;
+    *) die "usage: slurm.sh start|stop|reset DIRECTORY" ;;
 esac

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,25 @@ class Sshd:
             kind, key = (self.path / "host_key.pub").read_text().split()[:2]
             self.known_hosts.write_text("".join(f"[127.0.0.1]:{port} {kind} {key}\n" for port in self.ports.values()))
 
+    def repair(self, seconds: float = 15.0) -> None:
+        """Let the server run and answer, whatever has been done to it.
+
+        Raises
+        ------
+        OSError
+            It does not, even when started again.
+        """
+        self.start()
+        if not _answers(self.port, seconds):
+            self.stop()
+            self.start()
+            self.check()
+
+    def check(self) -> None:
+        """Raise an OSError if the server does not answer on all its ports."""
+        if silent := [port for port in self.ports.values() if not _answers(port)]:
+            raise OSError(f"the SSH server of {self.path} does not answer on its ports {silent}: {self.log[-1000:]}")
+
     def stop(self) -> None:
         """Kill the server and all its connections."""
         self._script("stop")
@@ -73,9 +93,8 @@ class Sshd:
 
     def _script(self, command: str) -> None:
         environment = {**os.environ, "SSHD_PORT": str(self.port)}
-        done = subprocess.run(
-            ["bash", SCRIPT, command, self.path], env=environment, capture_output=True, text=True, check=False
-        )
+        words = ["timeout", "60", "bash", SCRIPT, command, self.path]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise OSError(done.stderr.strip() or f"{SCRIPT} {command} failed")
 
@@ -103,14 +122,34 @@ def private_sshd(logins: Mapping[str, str]) -> Iterator[Sshd]:
     OSError
         It does not start; says why.
     """
-    place = Place("sshd", ["bash", str(SCRIPT), "stop"])
+    server, place = _started(logins)
     try:
-        with free_ports(len(logins)) as first:
-            server = Sshd(place.path, first, logins)
-            server.start()
         yield server
     finally:
         place.close()
+
+
+def _started(logins: Mapping[str, str], tries: int = 3) -> tuple[Sshd, Place]:
+    place = Place("sshd", ["bash", str(SCRIPT), "stop"])
+    try:
+        with free_ports(len(logins), place) as first:
+            server = Sshd(place.path, first, logins)
+            server.start()
+            server.check()
+            return server, place
+    except OSError:
+        place.close()
+        if tries <= 1:
+            raise
+    return _started(logins, tries - 1)
+
+
+def _answers(port: int, seconds: float = 15.0) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 # With SHLVL bash takes itself for an inner shell and leaves out ~/.bashrc, which may take long.

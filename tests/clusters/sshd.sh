@@ -4,6 +4,8 @@
 # Clients use it as  ssh -F DIRECTORY/ssh_config lab  (or EXPYRE_SSH_CONFIG=DIRECTORY/ssh_config and the host lab).
 #
 #   SSHD_PORT=2230     its port
+# Logins do not read ~/.bashrc: what a user has there may take long, or leave locks behind when a connection is cut.
+#
 #   SSHD_SETTINGS      more lines of sshd_config, first of all ("SetEnv PATH=/opt/cluster/bin:/usr/bin:/bin")
 #   SSHD_ODD=name      root only: a user of that name, made here, whose shell is csh (where there is one) and whose PATH
 #                      is odd; as  lab-odd
@@ -14,9 +16,9 @@ command=${1:-} dir=${2:-/tmp/wfl-sshd} port=${SSHD_PORT:-2230} odd=${SSHD_ODD:-}
 
 die() { echo "sshd.sh: $*" >&2; exit 1; }
 
-alive() { # a zombie is not
+alive() { # a zombie is not, and the number of one that was killed may be somebody else's now
     local pid
-    [ -s "$dir/pid" ] && pid=$(cat "$dir/pid") && [ -d "/proc/$pid" ] && ! grep -q '^State:.Z' "/proc/$pid/status"
+    [ -s "$dir/pid" ] && pid=$(cat "$dir/pid") && grep -qsF -- "$dir/sshd_config" "/proc/$pid/cmdline"
 }
 
 keys() {
@@ -46,11 +48,12 @@ UseDNS no
 StrictModes no
 PrintMotd no
 PrintLastLog no
+SetEnv SHLVL=5
 MaxSessions 100
 MaxStartups 100
 Subsystem sftp internal-sftp
 CONF
-    [ -z "$odd" ] || printf 'Match User %s\n    SetEnv "PATH=%s"\n' "$odd" "$dir/odd bin:/usr/bin:/bin" >>"$dir/sshd_config"
+    [ -z "$odd" ] || printf 'Match User %s\n    SetEnv SHLVL=5 "PATH=%s"\n' "$odd" "$dir/odd bin:/usr/bin:/bin" >>"$dir/sshd_config"
 }
 
 client() {
@@ -88,8 +91,10 @@ start() {
     [ -f "$dir/sshd_config" ] || server
     [ -f "$dir/ssh_config" ] || client
     odd_user
-    "$(command -v sshd)" -f "$dir/sshd_config" -E "$dir/log" || die "sshd does not start: $(tail -n 3 "$dir/log")"
-    for _ in $(seq 200); do
+    for attempt in $(seq 0 199); do
+        # again, if its port was still in use by one that was killed
+        [ $((attempt % 20)) != 0 ] || alive || "$(command -v sshd)" -f "$dir/sshd_config" -E "$dir/log" ||
+            die "sshd does not start: $(tail -n 3 "$dir/log")"
         (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return 0
         sleep 0.05
     done

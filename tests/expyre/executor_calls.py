@@ -1,28 +1,47 @@
-"""Functions that tests of executors call; the file goes with the call where it is not there already."""
+"""Functions that tests of the Executor call in other processes, which import little for them."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 
-def where(_call: object) -> tuple[str | None, ...]:
-    """Return partition, cores and GPUs of the job of Slurm that this runs in."""
-    return tuple(map(os.environ.get, ("SLURM_JOB_PARTITION", "SLURM_CPUS_ON_NODE", "CUDA_VISIBLE_DEVICES")))
+class Mine(Exception):
+    pass
 
 
-def note(ledger: object, word: object, seconds: float = 0.0) -> object:
-    """Run as a call: write a word into a ledger, take some time, return the word."""
-    handle = os.open(str(ledger), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{word}\n".encode())
-    os.close(handle)
-    time.sleep(seconds)
-    return word
+class Result:
+    pass
 
 
-def wait_for(ledger: object, word: object, other: object) -> object:
-    """Run as a call: note a word, and return it when a file is there."""
-    note(ledger, word)
-    while not os.path.exists(str(other)):
-        time.sleep(0.02)
-    return word
+def add(one: int, other: int = 1) -> int:
+    return one + other
+
+
+def fail(text: str) -> None:
+    raise Mine(text)
+
+
+def fail_at(bad: int, number: int) -> int:
+    if number == bad:
+        raise Mine(number)
+    return number
+
+
+def leave_mark(directory: str, number: int) -> int:
+    Path(directory, str(number)).touch()
+    time.sleep(0.05)
+    return number
+
+
+def leave(kind: type[BaseException]) -> None:
+    raise kind(3)
+
+
+def await_file(path: str, timeout: float = 60.0) -> None:
+    end = time.monotonic() + timeout
+    while not os.path.exists(path):
+        if time.monotonic() > end:
+            raise TimeoutError(path)
+        time.sleep(0.01)

@@ -31,7 +31,7 @@ def lab(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     """The server, running before and after, whose hosts are known to the transports of this test."""
     monkeypatch.setenv("EXPYRE_SSH_CONFIG", str(server.config))
     monkeypatch.setenv("EXPYRE_RETRY", "3 0.1")
-    server.start()
+    server.repair()
     yield server
     server.start()
 

@@ -198,6 +198,19 @@ def test_run_directories(changes: dict[str, Any], level: str, certain: bool, wor
     assert words in found.evidence.replace("1000 kB", "1e+03 kB")
 
 
+@pytest.mark.parametrize("rundir", ["/scratch/$USER/run", "$WORK", "~/a/${x}"])
+def test_variables_in_run_directories_are_not_filled_in(rundir: str) -> None:
+    found = only(bad(made=system(rundir=rundir)))
+    assert (found.what, found.level) == ("run directory", "warning")
+    assert "variables are not filled in" in found.evidence
+    assert "ssh host" in found.remedy
+
+
+@pytest.mark.parametrize("rundir", ["$HOME/run", "${HOME}/run", "~/run", "/scratch/100$/a$1"])
+def test_the_home_in_run_directories_is(rundir: str) -> None:
+    assert not bad(made=system(rundir=rundir))
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "certain", "words"),
     [

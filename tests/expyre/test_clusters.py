@@ -66,7 +66,7 @@ def test_accounting_knows_how_jobs_ended(slurm_accounting: SlurmCluster, tmp_pat
     failed = slurm_accounting.submit("exit 3", *_to(tmp_path / "failed"))
 
     def ends() -> dict[str, str]:
-        lines = slurm_accounting.run("sacct", "-nPX", "-o", "JobID,State,ExitCode").split()
+        lines = slurm_accounting.run("sacct", "-nPX", "-j", f"{memory},{failed}", "-o", "JobID,State,ExitCode").split()
         return {line.split("|")[0]: line for line in lines if "RUNNING" not in line and "PENDING" not in line}
 
     until(lambda: len(ends()) == 2, "the end of both")

@@ -209,8 +209,9 @@ class TestRunDirectory:
         monkeypatch.delenv("HOSTNAME")
         assert Project.discover(directory).rundir_extra.startswith(f"{socket.gethostname()}-_")
 
-    def test_systems_run_there(self, write: Write, home: Path) -> None:
-        directory = write("p/_expyre", {"systems": {"a": SYSTEM | {"rundir": "run"}}})
+    @pytest.mark.parametrize("rundir", ["run", "run/", "~/run", "$HOME/run", "${HOME}/run"])
+    def test_systems_run_there(self, write: Write, home: Path, rundir: str) -> None:
+        directory = write("p/_expyre", {"systems": {"a": SYSTEM | {"rundir": rundir}}})
         expected = f"{home}/run/here-" + f"{home}/p".replace("/", "_")
         assert Project.discover(directory).systems["a"].remote_rundir == expected
 

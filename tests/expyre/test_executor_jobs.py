@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from executor_calls import note, wait_for
 from executor_jobs_tools import Place, place_for_jobs
+from job_calls import note, wait_for
 from queue_tools import until
 
 from expyre import Executor, config

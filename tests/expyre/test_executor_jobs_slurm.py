@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from executor_calls import note, wait_for, where
+from job_calls import note, wait_for, where
 from queue_tools import until
 
 from expyre import Executor
 from expyre.config import Project
 from expyre.errors import Cancelled
 
-TRAVELS = {"input_files": [str(Path(__file__).with_name("executor_calls.py"))], "partitions": "normal"}
+TRAVELS = {"input_files": [str(Path(__file__).with_name("job_calls.py"))], "partitions": "normal"}
 """The file with the functions is not on the other side."""
 
 OverSsh = Callable[..., Project]

@@ -1,13 +1,20 @@
 """The watcher against queues that answer late, wrong or not at all; answers are scripted, jobs' files are real."""
 
+import math
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
 from expyre import gather
 from expyre.config import Project
-from expyre.errors import Cancelled, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
+from expyre.errors import Cancelled, ExPyReTimeoutError, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
+from expyre.gather import sync
+from expyre.launch import withdraw
+from expyre.owners import owner_token
 from expyre.schedulers.base import Listing, Scheduler
 from expyre.states import DONE, OTHER, QUEUED, RUNNING, End
 from expyre.system import System
@@ -94,7 +101,7 @@ def started(project, n=1):
     return jobs
 
 
-def run_here(job):
+def run_here(job, status=0):
     """Do in this process what the job's script would do."""
     import subprocess
     import sys
@@ -102,7 +109,8 @@ def run_here(job):
     from expyre import stage
 
     text = "\n".join(stage.job_commands(job.stage_dir, sys.executable))
-    subprocess.run(["sh"], input=text, text=True, cwd=job.stage_dir, check=True)
+    done = subprocess.run(["sh"], input=text, text=True, cwd=job.stage_dir, check=False)
+    assert done.returncode == status
 
 
 def watch(jobs, **kwargs):
@@ -141,6 +149,30 @@ def test_a_disk_that_is_away_kills_nobody(project, queue, tmp_path):
     for path in job.stage_dir.iterdir():
         path.replace(rundir / job.stage_dir.name / path.name)
     assert watch([job])[0].result() == 0
+
+
+class Hanging(Scripted):
+    """A queue that is asked by a script, which hangs the first time."""
+
+    asked = 0
+
+    def listing_script(self, ids):
+        self.asked += 1
+        return "sleep 600" if self.asked == 1 else "true"
+
+    def parse_listing(self, text, ids):
+        return {}
+
+
+def test_a_host_that_hangs_is_asked_again(project, tmp_path, monkeypatch):
+    monkeypatch.setattr("expyre.system.looking._PATIENCE", 1.0)
+    project.systems["s"] = System(None, Hanging, partitions=PARTITIONS, rundir=str(tmp_path / "there"))
+    [job] = started(project)
+    job.stage_dir, here = tmp_path / "there" / job.stage_dir.name, job.stage_dir
+    run_here(job)
+    job.stage_dir = here
+    assert watch([job])[0].result() == 0
+    assert project.systems["s"].scheduler.asked == 2
 
 
 def test_a_job_that_nobody_knows_is_lost_after_its_budget_and_revived_by_a_late_result(project, queue, monkeypatch):
@@ -296,3 +328,148 @@ def test_failed_jobs_are_tried_again_together(project, queue):
     assert all(project.record.row(job.id).resources_dict["max_time"] == 30 for job in jobs)
     notes = " ".join(str(note) for *_, note in project.record.history(jobs[0].id))
     assert "tried again after TimedOut, with time=30" in notes
+
+
+def test_whoever_waits_for_one_job_learns_of_all_jobs_of_the_system(project, queue):
+    jobs = started(project, 4)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+    assert [job.get_results(quiet=True)[0] for job in jobs] == [0, 1, 2, 3]
+    assert queue.listed == 1
+
+
+def test_whoever_waits_for_one_job_may_leave_the_others_alone(project, queue):
+    jobs = started(project, 2)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+    assert jobs[0].get_results(sync_all=False, quiet=True)[0] == 0
+    assert project.record.row(jobs[1].id).status == "submitted"
+
+
+def test_the_failures_of_others_are_theirs(project, queue):
+    jobs = started(project, 3)
+    queue.answers = [RUNNING, ""]
+    queue.ends = {jobs[1].remote_id: End("OutOfMemory", "oom-kill", 137)}
+    for job in (jobs[0], jobs[2]):
+        run_here(job)
+    assert jobs[0].get_results(quiet=True)[0] == 0
+    with pytest.raises(OutOfMemory):
+        jobs[1].get_results(quiet=True)
+    assert jobs[2].get_results(quiet=True)[0] == 2
+
+
+def test_trouble_with_other_jobs_is_theirs(project, queue, monkeypatch, caplog):
+    jobs = started(project, 2)
+    queue.answers = [RUNNING]
+    for job in jobs:
+        run_here(job)
+
+    def collect(self, directories):
+        if jobs[1].stage_dir in directories:
+            raise TransportError("cannot read all of it", transient=False)
+
+    monkeypatch.setattr(System, "collect", collect)
+    assert jobs[0].get_results(quiet=True)[0] == 0
+    assert "cannot read all of it" in caplog.text
+    with pytest.raises(TransportError):
+        jobs[1].get_results(quiet=True)
+
+
+def test_a_failure_that_is_known_is_not_looked_for_again(project, queue):
+    [job] = create_jobs([Call("root", math.sqrt, (-1.0,))], project)
+    start_jobs([job], {"max_time": 10, "num_nodes": 1}, "s")
+    queue.answers = [RUNNING]
+    run_here(job, status=1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="math domain error"):
+            job.get_results(quiet=True)
+    assert queue.listed == 1
+
+
+def test_a_queue_is_asked_no_faster_than_it_likes(project, queue):
+    queue.poll_range = (0.3, 1.0)
+    [job] = started(project)
+    queue.answers = [RUNNING]
+    asked = []
+    queue.on_listing = lambda: asked.append(time.monotonic())
+    for _ in range(3):
+        job.sync_remote_results_status()
+    assert [later - earlier >= 0.3 for earlier, later in pairwise(asked)] == [True, True]
+
+
+def test_a_look_is_good_for_all_who_want_one(project, queue):
+    queue.poll_range = (300.0, 300.0)
+    jobs = started(project, 8)
+    queue.answers = [RUNNING]
+    for job in jobs[:4]:
+        with pytest.raises(ExPyReTimeoutError):
+            job.get_results(timeout=0, quiet=True)
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(lambda job: watch([job], timeout=0, others=True)[0], jobs))
+    assert all(isinstance(outcome.error, ExPyReTimeoutError) for outcome in outcomes)
+    assert queue.listed == 1
+
+
+def test_those_who_wait_for_their_turn_share_one_look(project, queue):
+    jobs = started(project, 6)
+    queue.answers = [RUNNING]
+    first, go_on = threading.Event(), threading.Event()
+
+    def listing():
+        first.set()
+        go_on.wait(60)
+
+    queue.on_listing = listing
+    threads = [threading.Thread(target=job.sync_remote_results_status) for job in jobs]
+    threads[0].start()
+    assert first.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.2)  # until all of them ask, most likely
+        go_on.set()
+    assert queue.listed == 2
+
+
+def test_a_look_that_failed_is_good_for_nobody(project, queue):
+    jobs = started(project, 2)
+    queue.poll_range = (0.001, 0.01)
+    queue.answers = [TransportError("gone"), RUNNING]
+    for job in jobs:
+        job.sync_remote_results_status()
+    assert [project.record.row(job.id).remote_status for job in jobs] == [RUNNING, RUNNING]
+
+
+def test_a_job_that_waits_for_room_is_cancelled_and_never_submitted(project, queue):
+    project.systems["s"].max_queued = 1
+    jobs = started(project, 3)
+    jobs[1].cancel()
+    assert project.record.row(jobs[1].id).status == "died"
+    queue.answers = [RUNNING]
+    queue.on_listing = lambda: run_submitted([job for job in jobs if job is not jobs[1]])
+    outcomes = {outcome.job.id: outcome for outcome in watch(jobs)}
+    assert [outcomes[jobs[i].id].result() for i in (0, 2)] == [0, 2]
+    assert isinstance(outcomes[jobs[1].id].error, Cancelled)
+    assert len(queue.accepted) == 2
+
+
+def test_a_job_that_is_being_submitted_is_not_taken_back(project, queue):
+    project.systems["s"].max_queued = 1
+    jobs = started(project, 2)
+    waiting = project.record.row(jobs[1].id)
+    claims = project.record.claim_submission([waiting.id], {waiting.id: "f" * 16}, owner_token())
+    assert claims == {waiting.id: "claimed"}
+    assert withdraw(project, [waiting], "cancelled") == set()
+    row = project.record.row(waiting.id)
+    assert (row.status, row.submit_state, row.token) == ("created", "submitting", "f" * 16)
+
+
+def test_a_look_that_failed_has_kept_nobody_busy(project, queue):
+    [job] = started(project)
+    queue.answers = [TransportError("gone"), RUNNING]
+    looks = []
+    for count in (0, 1):
+        sync(project, [job.row], looked=looks.append)
+        assert len(looks) == count

@@ -27,6 +27,13 @@ def test_a_queue_that_is_slow_to_answer_rests_longer(progressed: bool, rest: flo
     assert pace.rest(progressed, at_most=None) == pytest.approx(rest, abs=1.0)
 
 
+@pytest.mark.parametrize(("slowest", "rest"), [(2.0, 30.0), (100.0, 100.0)])
+def test_no_rest_is_without_end(slowest: float, rest: float) -> None:
+    pace = Pace([], slowest=slowest)
+    pace.looked(60.0)
+    assert pace.rest(progressed=False, at_most=None) == pytest.approx(rest, abs=1.0)
+
+
 def test_what_is_done_with_results_is_part_of_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     pace = Pace([], slowest=30.0)
     pace.looked(2.0)

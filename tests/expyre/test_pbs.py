@@ -346,6 +346,35 @@ def test_a_server_that_cannot_be_asked_says_nothing(cluster: Cluster, fault: str
     reach(queue, ids, states.DONE)
 
 
+def hang(program: Path) -> None:
+    """Let a program answer no more."""
+    program.unlink()  # others may be running it
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+
+
+def test_a_command_that_hangs_is_given_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expyre.schedulers.asking.SECONDS", 1)
+    queue = cluster.queue()
+    ids = submitted(queue, cluster.job("a", "true"))
+    hang(cluster.pbs.bin / "qstat")
+    with pytest.raises(SchedulerError, match="no answer in 1 s"):
+        queue.listing(ids)
+    with pytest.raises(SchedulerError, match="no answer in 1 s"):
+        queue.explain(ids)
+
+
+def test_results_come_although_the_queue_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expyre.schedulers.asking.SECONDS", 1)
+    cluster = Cluster(tmp_path, "openpbs")
+    _make_project(tmp_path, cluster)
+    call = ExPyRe("root", function=math.sqrt, args=[9.0])
+    call.start(resources={"num_nodes": 1, "max_time": "5m"}, system_name="there")
+    hang(cluster.pbs.bin / "qstat")
+    assert call.get_results(check_interval=0.2, quiet=True)[0] == 3.0
+    cluster.pbs.stop()
+
+
 def test_a_server_without_history(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "openpbs", history=False)
     queue = cluster.queue()
@@ -375,8 +404,7 @@ def test_one_job_through_the_old_door(cluster: Cluster) -> None:
     assert queue.status("77.vm") == {"77.vm": states.DONE}
 
 
-def test_functions_run_as_jobs(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, "openpbs")
+def _make_project(tmp_path: Path, cluster: Cluster) -> None:
     system = {
         "host": None,
         "scheduler": "pbs",
@@ -388,6 +416,11 @@ def test_functions_run_as_jobs(tmp_path: Path) -> None:
     project.mkdir()
     (project / "config.json").write_text(json.dumps({"systems": {"there": system}}))
     config.init(project)
+
+
+def test_functions_run_as_jobs(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "openpbs")
+    _make_project(tmp_path, cluster)
     calls = [ExPyRe(f"root{i}", function=math.sqrt, args=[float(i)]) for i in (4, 9)]
     wrong = ExPyRe("wrong", function=math.log, args=[-1.0])
     for call in (*calls, wrong):

@@ -10,6 +10,7 @@ import pytest
 
 from expyre.calls import Call
 from expyre.config import Project
+from expyre.errors import ExPyReJobDiedError
 from expyre.func import ExPyRe, create_jobs, start_jobs
 from expyre.gather import sync
 from expyre.jobsdb import JobRow
@@ -92,3 +93,21 @@ def test_jobs_that_left_nothing_cost_one_question_for_their_ends(
     assert counter.of(lambda: look(project, jobs)) <= 3
     rows = project.record.rows([job.id for job in jobs]).values()
     assert {(row.status, row.reason) for row in rows} == {("died", "Cancelled")}
+
+
+def test_results_one_after_the_other_cost_no_more_than_all_together(
+    slurm_over_ssh: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = slurm_over_ssh("paramiko")
+    counter = Counter(project, monkeypatch)
+    jobs = create_jobs([Call("job", abs, (-i,)) for i in range(20)])
+    request = {"max_time": "5m", "num_cores": 1}
+    start_jobs(jobs, request, "slurm", header_extra=HELD, exact_fit=False, partial_node=True)
+    end(project, jobs)
+
+    def ask_for_each() -> None:
+        for job in jobs:
+            with pytest.raises(ExPyReJobDiedError, match="as if"):
+                job.get_results(quiet=True)
+
+    assert counter.of(ask_for_each) <= 3

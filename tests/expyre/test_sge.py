@@ -11,7 +11,7 @@ from clusters.sge import GridEngine, sge, sge_env  # noqa: F401
 from clusters.slurm import until
 
 from expyre import states
-from expyre.errors import SubmitFailed
+from expyre.errors import SchedulerError, SubmitFailed
 from expyre.schedulers import SGE, Submission
 from expyre.schedulers.units import Unit
 
@@ -84,6 +84,45 @@ def test_the_accounting_is_read_once_for_many_jobs() -> None:
     assert script.count("\nask accounting") == 1
     assert "ask accounting '0 1 2 3 4 5 6 7 8' -o" in script
     assert "rm" not in SGE(None).explain_script(["1; rm"]).split()
+
+
+_TABLE = "job-ID prior name\\n------\\n 7 0.5 a me r\\n 8 0.5 b me r"
+_GONE = "Following jobs do not exist: \\n8"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (f"echo 'job_number: 7'; echo '/p/{'a' * 16}/script'; printf '{_GONE}' >&2; exit 1", {"a" * 16: "7"}),
+        (f"printf '{_GONE}' >&2; exit 1", {}),
+        ("echo 'error: commlib error: got select error (Connection refused)' >&2; exit 1", None),
+        ("exit 1", None),
+    ],
+)
+def test_a_master_that_goes_away_while_units_are_looked_for_is_no_answer(
+    tmp_path: Path, answer: str, found: dict[str, str] | None
+) -> None:
+    program = tmp_path / "qstat"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -j ] || {{ printf "{_TABLE}"; exit 0; }}\n{answer}\n')
+    program.chmod(0o755)
+    queue = SGE(None, options={"env": {"PATH": f"{tmp_path}:/usr/bin:/bin"}})
+    units = [Unit("a" * 16, ())]
+    text = queue.transport.run(queue.in_shell(queue.names_script(units))).text
+    if found is None:
+        with pytest.raises(SchedulerError, match="cannot be asked"):
+            queue.parse_names(text, units)
+    else:
+        assert queue.parse_names(text, units) == found
+
+
+def test_a_command_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expyre.schedulers.asking.SECONDS", 1)
+    program = tmp_path / "qstat"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    queue = SGE(None, options={"env": {"PATH": f"{tmp_path}:/usr/bin:/bin"}})
+    with pytest.raises(SchedulerError, match="no answer in 1 s"):
+        queue.listing(["7"])
 
 
 # -- life --------------------------------------------------------------------------------------------------------------

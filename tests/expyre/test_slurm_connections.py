@@ -48,6 +48,24 @@ def test_connections_break_after_any_number_of_bytes(slurm_over_ssh, slurm_login
     assert numbers_in(ledger) == list(range(5)), seed
 
 
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_a_script_logs_in_once(slurm_over_ssh, slurm_login, tmp_path, transport):
+    slurm_over_ssh(transport).close()
+    ledger = tmp_path / "ledger"
+    with line_to(slurm_login.server, f"once-{transport}") as line:
+        line.host = f"once-{transport}"
+        project_over(line, slurm_login, tmp_path, transport)
+        jobs = create_jobs(
+            [Call(f"turn {i}", turn, (str(ledger), i, b"ab"), input_files=(slurm_tools.__file__,)) for i in range(3)]
+        )
+        for job in jobs:
+            job.start(ONE_CORE, "slurm", partial_node=True)
+        assert [job.get_results(quiet=True)[0] for job in jobs] == [b"ba"] * 3
+        jobs[0].clean(wipe=True)
+        assert line.connections == 1
+    assert numbers_in(ledger) == [0, 1, 2]
+
+
 def test_the_ssh_server_is_away_for_a_while(slurm_over_ssh, slurm_login, tmp_path, monkeypatch):
     slurm_over_ssh().close()
     monkeypatch.setenv("EXPYRE_RETRY", "10 1")

@@ -10,7 +10,15 @@ import pytest
 from slurm_tools import ONE_CORE, Faults, Script, outcomes_of
 
 from expyre import config
-from expyre.errors import AuthenticationError, Cancelled, ExPyReJobDiedError, NodeFailed, OutOfMemory, TimedOut
+from expyre.errors import (
+    AuthenticationError,
+    Cancelled,
+    ExPyReJobDiedError,
+    NodeFailed,
+    OutOfMemory,
+    Preempted,
+    TimedOut,
+)
 from expyre.func import Call, create_jobs, start_jobs
 from expyre.retry import Retry
 
@@ -83,6 +91,15 @@ def test_a_queue_that_answers_nothing_late_or_wrong_kills_nobody(slurm_over_ssh,
     assert all(outcome.result() in ("node1", "node2") for outcome in outcomes)
 
 
+def test_results_come_although_the_queue_hangs(slurm_over_ssh, tmp_path, monkeypatch):
+    monkeypatch.setattr("expyre.schedulers.slurm_read._SECONDS", 1)
+    faults = Faults(tmp_path, "squeue")
+    slurm_over_ssh(scheduler_options=faults.options)
+    jobs = start(nap, 2, n=2)
+    faults.set("squeue", "exec sleep 600")
+    assert all(outcome.error is None for outcome in outcomes_of(jobs, check_interval=0.5))
+
+
 def test_the_controller_is_away_for_a_while(slurm_over_ssh, slurm_env, tmp_path):
     slurm_over_ssh().close()
     script = Script(tmp_path, 4, seconds=2)
@@ -141,6 +158,7 @@ def test_a_node_that_goes_down_is_named(slurm_over_ssh, slurm_env):
 
 
 @pytest.mark.slow  # Slurm lets two minutes pass before a job that it has put back into the queue starts again
+@pytest.mark.timeout(400)
 def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_ssh, slurm_env):
     slurm_over_ssh()
     # on different nodes: a job that is requeued while its node goes down is held by Slurm
@@ -154,6 +172,7 @@ def test_jobs_that_slurm_puts_back_into_the_queue_come_to_their_end(slurm_over_s
     assert [outcome.error for outcome in outcomes] == [None, None]
 
 
+@pytest.mark.timeout(240)
 def test_a_policy_submits_jobs_of_failed_nodes_again(slurm_over_ssh, slurm_env):
     project = slurm_over_ssh(retry={"max_retries": 2, "on": ["NodeFailed"], "partitions": ["gpu"]})
     [job] = start(nap, 4, header_extra=["#SBATCH --no-requeue"])
@@ -164,6 +183,23 @@ def test_a_policy_submits_jobs_of_failed_nodes_again(slurm_over_ssh, slurm_env):
     assert outcome.error is None
     row = project.record.row(job.id)
     assert (row.tries, row.partition) == (1, "gpu")
+
+
+def test_a_preempted_job_is_named_and_tried_again_elsewhere(slurm_over_ssh, slurm_env):
+    node = {"num_cores": slurm_env.cpus, "max_time": "1h", "max_mem": None}
+    project = slurm_over_ssh(partitions={"spare": node, "debug": node})
+    again, once = (start(nap, seconds, resources={**ONE_CORE, "partitions": "spare"})[0] for seconds in (6, 600))
+    for job in (again, once):
+        until_running(slurm_env, job)
+    urgent = slurm_env.submit("true", "--partition=normal", "-N2", "--exclusive", "--output=/dev/null")
+    policy = Retry(1, on=("Preempted",), partitions=("debug",))
+    [outcome] = outcomes_of([again], retry=policy, check_interval=0.5)
+    assert outcome.error is None
+    row = project.record.row(again.id)
+    assert (row.tries, row.partition) == (1, "debug")
+    [outcome] = outcomes_of([once], check_interval=0.5)
+    assert isinstance(outcome.error, Preempted)
+    assert slurm_env.wait(urgent, "COMPLETED")
 
 
 def test_ends_that_python_cannot_tell_of_are_named(slurm_over_ssh, slurm_env):
@@ -180,6 +216,7 @@ def test_ends_that_python_cannot_tell_of_are_named(slurm_over_ssh, slurm_env):
     assert "7" in str(outcomes[2].error)
 
 
+@pytest.mark.timeout(240)
 def test_memory_is_named_and_more_of_it_asked_for(slurm_accounting, tmp_path, monkeypatch):
     from clusters.slurm_ssh import make_project, slurm_system
 
@@ -198,7 +235,7 @@ def test_memory_is_named_and_more_of_it_asked_for(slurm_accounting, tmp_path, mo
 
 
 @pytest.mark.slow  # Slurm counts time limits in whole minutes
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(500)
 def test_time_is_named_and_more_of_it_asked_for(slurm_over_ssh):
     project = slurm_over_ssh()
     again, once = (start(nap, seconds, resources={**ONE_CORE, "max_time": "1m"})[0] for seconds in (80, 79))

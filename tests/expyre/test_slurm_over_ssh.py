@@ -11,6 +11,7 @@ import pytest
 from expyre import gather
 from expyre.errors import Cancelled
 from expyre.func import Call, create_jobs, start_jobs
+from expyre.retry import Retry
 
 ONE_CORE = {"max_time": "5m", "num_cores": 1, "partitions": "normal"}
 
@@ -50,10 +51,38 @@ def napping(seconds):
 def test_one_member_is_held_released_and_cancelled(slurm_over_ssh):
     project = slurm_over_ssh()
     jobs = create_jobs([call("nap", napping, 600 + i) for i in range(3)])
-    start_jobs(jobs, ONE_CORE, "slurm", partial_node=True)
-    scheduler = project.systems["slurm"].scheduler
+    later = ["#SBATCH --begin=now+1hour"]
+    start_jobs(jobs, ONE_CORE, "slurm", partial_node=True, header_extra=later)
+    assert len({job.remote_id.partition("_")[0] for job in jobs}) == 1, "one array"
+    scheduler, ids = project.systems["slurm"].scheduler, [job.remote_id for job in jobs]
+    scheduler.hold(ids[0])
+    assert scheduler.status(ids) == dict(zip(ids, ["held", "queued", "queued"], strict=True))
+    scheduler.release(ids[0])
+    assert scheduler.status(ids) == dict.fromkeys(ids, "queued")
     jobs[1].cancel()
     [outcome] = outcomes_of([jobs[1]]).values()
     assert isinstance(outcome.error, Cancelled)
-    assert set(scheduler.status([jobs[0].remote_id, jobs[2].remote_id]).values()) <= {"running", "queued"}
-    scheduler.cancel([jobs[0].remote_id, jobs[2].remote_id])
+    assert set(scheduler.status([ids[0], ids[2]]).values()) == {"queued"}
+    scheduler.cancel([ids[0], ids[2]])
+
+
+def once_too_often(ledger, number):
+    with open(ledger, "a") as file:
+        file.write(f"{number}\n")
+    if number == 1 and Path(ledger).read_text().split().count("1") == 1:
+        raise ValueError("not yet")
+    return number
+
+
+def test_a_failed_member_is_tried_again_alone(slurm_over_ssh, tmp_path):
+    project = slurm_over_ssh()
+    ledger = tmp_path / "ledger"
+    jobs = create_jobs([call("again", once_too_often, str(ledger), i) for i in range(3)])
+    start_jobs(jobs, ONE_CORE, "slurm", partial_node=True)
+    array = jobs[0].remote_id.partition("_")[0]
+    outcomes = outcomes_of(jobs, retry=Retry(1, on=("ValueError",)))
+    assert [outcomes[job.id].result() for job in jobs] == [0, 1, 2]
+    assert sorted(ledger.read_text().split()) == ["0", "1", "1", "2"]
+    rows = [project.record.row(job.id) for job in jobs]
+    assert [row.tries for row in rows] == [0, 1, 0]
+    assert [row.remote_id.startswith(f"{array}_") for row in rows] == [True, False, True]

@@ -281,6 +281,7 @@ def test_jobs_of_a_killed_process_are_in_the_queue_once(
 
 
 @pytest.mark.slow  # Slurm's commands try for half a minute
+@pytest.mark.timeout(240)
 def test_while_the_controller_is_away_nothing_is_decided(make: Make, slurm_env: SlurmCluster) -> None:
     queue = Slurm(None)
     first, second = make("first", "sleep 600"), make("second", "sleep 600")

@@ -51,7 +51,8 @@ class Trouble:
             self.script.send_signal(signal.SIGKILL)
 
     def cut(self):
-        self.line.breaks += [4000 + int(self.draw.expovariate(1 / 200_000)) for _ in range(2)]
+        # in place of those that have not come yet: a script that seldom connects would never get through else
+        self.line.breaks = [4000 + int(self.draw.expovariate(1 / 200_000)) for _ in range(2)]
         self.line.cut()
 
     def server_away(self):
@@ -86,7 +87,7 @@ class Trouble:
 
 
 @pytest.mark.slow  # two thousand interpreters take minutes to start
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(900)
 def test_all_results_are_right_whatever_fails(slurm_over_ssh, slurm_env, slurm_login, tmp_path, monkeypatch):
     slurm_over_ssh().close()
     seed = random.randrange(1 << 30)
@@ -107,7 +108,7 @@ def test_all_results_are_right_whatever_fails(slurm_over_ssh, slurm_env, slurm_l
             status, runs = -signal.SIGKILL, 0
             while status == -signal.SIGKILL:
                 trouble.script = script.start()
-                stdout, stderr = trouble.script.communicate(timeout=1200)
+                stdout, stderr = trouble.script.communicate(timeout=800)
                 status, runs = trouble.script.returncode, runs + 1
     assert status == 0, (seed, stderr[-3000:])
     assert stdout == f"{[i * i for i in range(JOBS)]}\n", (seed, stderr[-3000:])

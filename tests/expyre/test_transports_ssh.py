@@ -6,6 +6,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -212,6 +213,15 @@ def test_many_threads_share_one_connection(lab: Sshd, kind: str) -> None:
     with line_to(lab, "shared") as line, opened(kind, "shared") as transport:
         _many(transport)
         assert line.connections == 1
+
+
+def test_short_messages_wait_for_no_acknowledgement(lab: Sshd) -> None:
+    with opened("paramiko", next(iter(lab.ports))) as transport:
+        transport.run("true")
+        connection = transport._connection  # type: ignore[attr-defined]
+        sock = connection.transport.sock
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def _many(transport: RemoteTransport) -> None:

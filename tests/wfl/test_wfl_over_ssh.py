@@ -96,7 +96,7 @@ print([int(at.info["i"]) for at in out])
 
 
 @pytest.mark.slow  # Slurm counts time limits in whole minutes
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 def test_what_a_job_has_no_time_for_goes_on_in_jobs_of_its_own(slurm_over_ssh, tmp_path):
     slurm_over_ssh().close()
     ledger = tmp_path / "ledger"
@@ -105,7 +105,7 @@ def test_what_a_job_has_no_time_for_goes_on_in_jobs_of_its_own(slurm_over_ssh, t
     route["env_vars"] = ["WFL_NUM_PYTHON_SUBPROCESSES=0"]
     env = {**os.environ, "WFL_EXPYRE_INFO": json.dumps({"slow": route}), "EXPYRE_ROOT": str(tmp_path / ".expyre")}
     command = [sys.executable, "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=380)
     assert done.stdout.splitlines()[-1:] == ["[0, 1, 2, 3, 4, 5]"], done.stderr
     began = [int(line) for line in ledger.read_text().split()]
     assert set(began) == set(range(6))

@@ -2,7 +2,8 @@
 
 It is a small interpreter with one thread, so that a worker can be forked from it within milliseconds, whatever the
 script has loaded; commands (``mpiexec``, ``srun``) it starts as well. When the script is gone, however it ended, all
-processes that it has started are ended, with their descendants.
+processes that it has started are ended, with their descendants, also those that calls have put into the background: as
+on a queue, nothing outlives the job.
 
 A request, or a note to the script, is JSON with its length before it. A request to fork comes with the worker's end of
 a socket. Standard library only, Python 3.9.
@@ -10,6 +11,7 @@ a socket. Standard library only, Python 3.9.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -25,10 +27,12 @@ from typing import Any, Optional, Tuple  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree
 from . import messages, placing, worker
+from .words import Words
 
 LENGTH = struct.Struct("<I")
 _PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL, for commands
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def send(sock: socket.socket, note: dict[str, Any], fd: int | None = None) -> None:
@@ -58,19 +62,42 @@ def _exactly(sock: socket.socket, size: int) -> Any:
         yield data
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent ends, where the system can."""
+def _prctl(option: int, value: int) -> None:
+    """Ask something of Linux; elsewhere nothing happens."""
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(option, value)
     except (OSError, AttributeError):
-        pass  # not Linux: the keeper ends its workers, unless it is killed itself
+        pass
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends; where that is not possible, a killed keeper leaves workers."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parent ends, so that they are found at the end."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _handle_on(pid: int) -> Optional[int]:  # noqa: UP045  (Python 3.9)
+    """Return a descriptor that becomes readable when a process ends; None where there are none.
+
+    That the socket is closed does not tell it: processes that the script has forked have it as well.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
 
 
 class _Keeper:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, script: int) -> None:
         self._control = control
+        self._script = _handle_on(script)
+        self._unsent = bytearray()  # notes; to wait here for a script that waits for this process would be the end
         self._pids: dict[int, int] = {}  # process -> worker
-        self._commands: dict[int, subprocess.Popen[bytes]] = {}
+        self._commands: dict[int, tuple[subprocess.Popen[bytes], Words]] = {}
         self._kill_at: dict[int, float] = {}
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
@@ -82,13 +109,21 @@ class _Keeper:
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         while True:
             timeout = max(0.0, min(self._kill_at.values()) - time.monotonic()) if self._kill_at else None
-            sources: list[Any] = [self._control, self._wake_r]
-            ready = select.select(sources, [], [], timeout)[0]
+            said = [words for _, words in self._commands.values() if words.reading is not None]
+            sources: list[Any] = [self._control, self._wake_r, *(words.reading for words in said)]
+            if self._script is not None:
+                sources.append(self._script)
+            ready, room, _ = select.select(sources, [self._control] if self._unsent else [], [], timeout)
             if self._wake_r in ready:
                 self._drain()
+            for words in said:
+                if words.reading in ready:
+                    words.hear()
             self._reap()
             self._kill_due()
-            if self._control in ready and not self._serve():
+            if room:
+                self._flush()
+            if self._script in ready or (self._control in ready and not self._serve()):
                 return
 
     def _drain(self) -> None:
@@ -117,7 +152,12 @@ class _Keeper:
 
     def _fork(self, request: dict[str, Any], fd: int) -> None:
         keeper = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes
+            os.close(fd)
+            self._tell({"ended": request["worker"], "status": 127, "why": f"fork: {error.strerror}"})
+            return
         if pid == 0:
             self._become_worker(request, fd, keeper)
         os.close(fd)
@@ -130,14 +170,18 @@ class _Keeper:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.setsid()
             die_with_parent()
             if os.getppid() != keeper:
                 os._exit(1)
-            for each in (self._wake_r, self._wake_w, self._control.detach()):
-                os.close(each)
+            for each in (self._wake_r, self._wake_w, self._control.detach(), self._script):
+                if each is not None:
+                    os.close(each)
             os.environ.clear()
             os.environ.update(request["environ"])
+            sys.path[:], sys.argv[:] = request["path"], request["argv"]
+            os.set_inheritable(fd, False)
             sock = socket.socket(fileno=fd)
             end = messages.Packets(sock) if request["packets"] else messages.Stream(sock)
             try:
@@ -156,24 +200,24 @@ class _Keeper:
 
     def _start(self, request: dict[str, Any]) -> None:
         """Start a command in a session of its own."""
-        output = open(request["output"], "ab") if request.get("output") else None  # noqa: SIM115  closed below
+        words = Words()
         try:
             process = subprocess.Popen(
                 request["command"], env=request["environ"], cwd=request["cwd"], stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output and subprocess.STDOUT, start_new_session=True,
+                stderr=words.writing, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
+            words.close()
             self._tell({"ended": request["worker"], "status": 127, "why": f"{request['command'][0]}: {error.strerror}"})
             return
         finally:
-            if output is not None:
-                output.close()
-        self._commands[process.pid] = process
+            os.close(words.writing)
+        self._commands[process.pid] = process, words
         self._pids[process.pid] = request["worker"]
         self._tell({"started": request["worker"], "pid": process.pid})
 
     def _reap(self) -> None:
-        while self._pids:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -182,17 +226,19 @@ class _Keeper:
                 return
             number = self._pids.pop(pid, None)
             self._kill_at.pop(pid, None)
-            command = self._commands.pop(pid, None)
-            if command is not None:
-                command.returncode = 0  # reaped here; no other wait is wanted
+            process, words = self._commands.pop(pid, (None, None))
+            if process is not None:
+                process.returncode = 0  # reaped here; no other wait is wanted
             if number is not None:
                 end_group(pid)
-                self._tell({"ended": number, "status": os.waitstatus_to_exitcode(status)})
+                said = words.last() if words is not None else ""
+                self._tell({"ended": number, "status": os.waitstatus_to_exitcode(status), "words": said})
 
     def _kill(self, number: int, *, gently: bool) -> None:
         for pid in [pid for pid, each in self._pids.items() if each == number]:
             if gently and pid in self._commands:
-                os.killpg(pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGTERM)
                 self._kill_at[pid] = time.monotonic() + _PATIENCE
             else:
                 end_tree(pid)
@@ -203,10 +249,18 @@ class _Keeper:
             end_tree(pid)
 
     def _tell(self, note: dict[str, Any]) -> None:
+        data = json.dumps(note).encode()
+        self._unsent += LENGTH.pack(len(data)) + data
+        self._flush()
+
+    def _flush(self) -> None:
         try:
-            send(self._control, note)
+            while self._unsent:
+                del self._unsent[: self._control.send(self._unsent, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
         except OSError:
-            return  # the script is gone; seen at the next read
+            self._unsent.clear()  # the script is gone; seen at the next read
 
     def close(self) -> None:
         """End all that is left: what is started by commands first gets a chance to clean up."""
@@ -216,12 +270,11 @@ class _Keeper:
         while self._commands and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.02)
-        for pid in list(self._pids):
-            end_tree(pid)
+        end_tree(os.getpid(), itself=False)
 
 
-def main(fd: int) -> None:
-    """Keep workers for the script at the other end of a socket."""
+def main(fd: int, script: int) -> None:
+    """Keep workers for the script at the other end of a socket, the process that has started this one."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the script, which decides what becomes of its workers
     try:
@@ -231,7 +284,8 @@ def main(fd: int) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    keeper = _Keeper(socket.socket(fileno=fd))
+    adopt_orphans()
+    keeper = _Keeper(socket.socket(fileno=fd), script)
     try:
         keeper.run()
     finally:

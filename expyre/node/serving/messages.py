@@ -11,15 +11,18 @@ Standard library only, Python 3.9; cloudpickle is imported where plain pickle do
 from __future__ import annotations
 
 import array
+import errno
 import mmap
 import os
 import pickle
 import socket
 import struct
-from typing import Any, List, NamedTuple, Optional  # noqa: UP035  (Python 3.9)
+import sys
+from typing import Any, List, NamedTuple, Optional, Tuple  # noqa: UP035  (Python 3.9)
 
 SETUP, FUNCTION, FORGET, CALL, STOP = range(1, 6)  # to workers
-READY, NOT_READY, RESULT, FAILURE = range(11, 15)  # from workers
+READY, NOT_READY, RESULT, FAILURE, UNKNOWN = range(11, 16)  # from workers; UNKNOWN: the function was never received
+ONCE = 0  # token of a function that is sent again with each call
 
 PROTOCOL = 5
 HEADER = struct.Struct("<BBHIQQd")  # kind, is it elsewhere, buffers, token, number, length of the rest, seconds
@@ -28,14 +31,17 @@ MOST_IN_PACKET = 128 * 1024  # bytes
 _LEAST_LEFT_OUT = 16 * 1024  # bytes; smaller buffers are copied into the pickle
 _MOST_LEFT_OUT = 1000
 _FRAMED = b"\x80\x95"  # how a part of a pickle begins that is no large string of bytes: PROTO or FRAME
-_FD = array.array("i").itemsize
+_ALIGNMENT = 64  # bytes, of buffers within what follows a header: vector instructions ask for no more
+_ROOM_FOR_FD = socket.CMSG_LEN(array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Payload(NamedTuple):
-    """A pickled value: the pickle, in pieces, and the buffers that it leaves out."""
+    """A pickled value: the pickle, in pieces, the buffers that it leaves out, and whether code may be part of it."""
 
     pieces: List[bytes]  # noqa: UP006
     buffers: List[memoryview]  # noqa: UP006
+    by_value: bool = False
 
     @property
     def data(self) -> bytes:
@@ -64,14 +70,23 @@ class Message(NamedTuple):
     buffers: List[Any]  # noqa: UP006
 
     def load(self) -> Any:
-        """Return the value."""
+        """Return the value.
+
+        Raises
+        ------
+        Exception
+            What its pickle raises; OSError if the memory that it lay in could not be taken over.
+        """
+        if self.data is None:
+            raise OSError(errno.EMFILE, "a large value could not be received: too many files are open")
         return pickle.loads(self.data, buffers=self.buffers)
 
 
 class _Pieces(List[bytes]):  # noqa: UP006  (Python 3.9)
     """Takes what a pickler writes; large strings of bytes come as they are, without a copy."""
 
-    write = list.append
+    def write(self, piece: Any) -> None:
+        self.append(piece if type(piece) is bytes else bytes(piece))  # a bytearray may change before it is sent
 
 
 def dump(value: Any) -> Payload:
@@ -97,14 +112,21 @@ def dump(value: Any) -> Payload:
     pieces = _Pieces()
     try:
         pickle.Pickler(pieces, PROTOCOL, buffer_callback=keep).dump(value)
-        if not any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED):
+        names_main = any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED)
+        if not names_main and not _by_value():
             return Payload(pieces, buffers)
     except Exception:  # cloudpickle may know how
         pass
     import cloudpickle
 
     buffers.clear()
-    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers)
+    return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers, by_value=True)
+
+
+def _by_value() -> bool:
+    """Return whether there are modules that are to be pickled by value (`cloudpickle.register_pickle_by_value`)."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
 NOTHING = Payload([], [])
@@ -112,25 +134,33 @@ NOTHING = Payload([], [])
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
-    pieces, buffers = payload
+    pieces, buffers, _ = payload
     if not buffers:
-        header = HEADER.pack(kind, 0, 0, token, number, payload.size, seconds)
-        return [header, *pieces]
-    lengths = b"".join(LENGTH.pack(buffer.nbytes) for buffer in buffers)
-    length = len(lengths) + payload.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + lengths, *pieces, *buffers]
+        return [HEADER.pack(kind, 0, 0, token, number, payload.size, seconds), *pieces]
+    lengths = (payload.size, *(buffer.nbytes for buffer in buffers))
+    first = struct.pack(f"<{len(lengths)}Q", *lengths)
+    aligned: list[Any] = []
+    length = len(first) + payload.size
+    for buffer in buffers:
+        aligned += [bytes(-length % _ALIGNMENT), buffer]
+        length += len(aligned[-2]) + buffer.nbytes
+    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces, *aligned]
 
 
 def unpack(header: Any, body: Any) -> Message:
-    """Return the message of a header (a tuple) and what follows it; arrays share the memory of the latter."""
-    kind, _, count, token, number, length, seconds = header
-    if not count:
+    """Return the message of a header (a tuple) and what follows it, None if that is lost.
+
+    Arrays share the memory of the latter.
+    """
+    kind, _, count, token, number, _, seconds = header
+    if not count or body is None:
         return Message(kind, token, number, seconds, body, [])
     view = memoryview(body)
-    lengths = struct.unpack_from(f"<{count}Q", view)
-    start, end = count * LENGTH.size, length - sum(lengths)
-    data, buffers = view[start:end], []
-    for size in lengths:
+    size, *sizes = struct.unpack_from(f"<{count + 1}Q", view)
+    end = (count + 1) * LENGTH.size + size
+    data, buffers = view[end - size : end], []
+    for size in sizes:
+        end += -end % _ALIGNMENT
         buffers.append(view[end : end + size])
         end += size
     return Message(kind, token, number, seconds, data, buffers)
@@ -155,11 +185,19 @@ class Packets:
         """
         size = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces)
         try:
-            if size <= MOST_IN_PACKET:
-                self.sock.sendmsg(pieces)
-            else:
+            if size > MOST_IN_PACKET or not self._send_packet(pieces):
                 self._send_aside(pieces)
         except BlockingIOError:
+            return False
+        return True
+
+    def _send_packet(self, pieces: Any) -> bool:
+        """Send a message as one packet; False if the system has a lower limit for those."""
+        try:
+            self.sock.sendmsg(pieces)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
             return False
         return True
 
@@ -183,18 +221,44 @@ class Packets:
         BlockingIOError
             The socket does not block, or ``flags`` say so, and there is nothing.
         """
-        size, ancillary, _, _ = self.sock.recvmsg_into([self._room], socket.CMSG_LEN(_FD), flags)
+        size, memory = self._next(flags)
         if size == 0:
             return None
         header = HEADER.unpack_from(self._room)
-        if not header[1]:
-            rest = self._view[HEADER.size : size]
-            return unpack(header, bytearray(rest) if header[2] else rest)
-        memory = array.array("i", ancillary[0][2])[0]
-        try:
-            return unpack(header, mmap.mmap(memory, header[5], mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
-        finally:
+        if header[1]:
+            return unpack(header, None if memory is None else _taken_over(memory, header[5]))
+        rest = self._view[HEADER.size : size]
+        return unpack(header, bytearray(rest) if header[2] else rest)
+
+    def skip(self, flags: int = 0) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
+        """Return the next message like `receive`, but without its content."""
+        size, memory = self._next(flags)
+        if memory is not None:
             os.close(memory)
+        return unpack(HEADER.unpack_from(self._room), None) if size else None
+
+    def _next(self, flags: int) -> Tuple[int, Optional[int]]:  # noqa: UP006, UP045  (Python 3.9)
+        """Read a packet; return its size, and the descriptor that came with it if there is one."""
+        size, ancillary, _, _ = self.sock.recvmsg_into([self._room], _ROOM_FOR_FD, flags | _CLOEXEC)
+        return size, array.array("i", ancillary[0][2])[0] if ancillary else None
+
+
+def _taken_over(memory: int, size: int) -> Any:
+    """Return the content of memory that was handed over, and close its descriptor.
+
+    Before Python 3.13 a map keeps a descriptor as long as it lives, of which a process has few; then it is copied.
+    """
+    try:
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        if sys.version_info >= (3, 13):
+            return mmap.mmap(memory, size, flags=mmap.MAP_PRIVATE, prot=access, trackfd=False)
+        content = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=access)
+        view, got = memoryview(content), 0
+        while got < size:
+            got += os.preadv(memory, [view[got:]], got)
+        return content
+    finally:
+        os.close(memory)
 
 
 def _write_all(fd: int, data: Any) -> None:

@@ -10,6 +10,7 @@ import inspect
 import os
 import pickle
 import sys
+import threading
 import time
 from typing import Any, Callable, Mapping  # noqa: UP035  (Python 3.9)
 
@@ -41,12 +42,26 @@ def missing_arguments(
     return {name: given[name] for name in names if name in given}
 
 
+class _Unreadable:
+    """Takes the place of a function whose pickle cannot be read."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        kind, text = type(self._error).__name__, runner.text_of(self._error)
+        raise RuntimeError(
+            f"the function cannot be unpickled in the worker: {kind}: {text}. sys.path is {sys.path}"
+        ) from self._error
+
+
 class _Server:
     def __init__(self, end: Any) -> None:
         self._end = end
         self._functions: dict[int, Callable[..., Any]] = {}
         self._preset: dict[str, Any] = {}
-        self._handle: dict[int, Callable[[Message], None]] = {
+        self._message: Message | None = None
+        self._handle: dict[int, Callable[[], None]] = {
             messages.SETUP: self._set_up,
             messages.FUNCTION: self._take_function,
             messages.FORGET: self._forget,
@@ -59,11 +74,18 @@ class _Server:
             message = self._end.receive()
             if message is None or message.kind == messages.STOP:
                 return
-            self._handle[message.kind](message)
+            handle, self._message, message = self._handle[message.kind], message, None
+            handle()
 
-    def _set_up(self, message: Message) -> None:
+    def _taken(self) -> Message:
+        """Return the message, of which nothing is kept: arguments may be large."""
+        message, self._message = self._message, None
+        assert message is not None
+        return message
+
+    def _set_up(self) -> None:
         try:
-            function = message.load()
+            function = self._taken().load()
             preset = function()
             if not isinstance(preset, dict):
                 raise TypeError(f"init_function has to return a dict of arguments, not a {type(preset).__qualname__}")
@@ -73,26 +95,29 @@ class _Server:
         else:
             self._end.send(pack(messages.READY))
 
-    def _take_function(self, message: Message) -> None:
+    def _take_function(self) -> None:
+        message = self._taken()
         try:
             self._functions[message.token] = message.load()
         except BaseException as error:
-            cannot = error
-            text = runner.cannot_unpickle(error) if isinstance(error, Exception) else str(error)
+            self._functions[message.token] = _Unreadable(error)
 
-            def fail(*_args: Any, **_kwargs: Any) -> Any:
-                raise RuntimeError(text) from cannot
-
-            self._functions[message.token] = fail
-
-    def _forget(self, message: Message) -> None:
+    def _forget(self) -> None:
         self._functions.clear()
 
-    def _call(self, message: Message) -> None:
+    def _call(self) -> None:
         begin = time.perf_counter()
+        message = self._taken()
+        token, number = message.token, message.number
+        function = self._functions.get(token)
+        if token == messages.ONCE or isinstance(function, _Unreadable):
+            self._functions.pop(token, None)  # next time it comes again, and may be read if there is memory, or a file
+        if function is None:  # it was also taken back while this call was being read
+            self._end.send(pack(messages.UNKNOWN, number=number))
+            return
         try:
-            function = self._functions[message.token]
             args, kwargs = message.load()
+            del message
             if self._preset:
                 kwargs = {**kwargs, **missing_arguments(function, args, kwargs, self._preset)}
             value = function(*args, **kwargs)
@@ -100,7 +125,9 @@ class _Server:
         except BaseException as error:
             kind, payload = messages.FAILURE, failure(error)
         value = args = kwargs = None  # not kept until the next call
-        self._end.send(pack(kind, number=message.number, seconds=time.perf_counter() - begin, payload=payload))
+        _flush()
+        seconds = time.perf_counter() - begin
+        self._end.send(pack(kind, token=payload.by_value, number=number, seconds=seconds, payload=payload))
 
 
 def _dump(value: Any) -> Payload:
@@ -121,17 +148,23 @@ def serve(end: Any) -> None:
 
 
 def end_process() -> None:
-    """End this process, with what was registered to be done at its end and MPI's own end, but without its threads."""
+    """End this process as Python does: its threads, what was registered to be done at its end, MPI's own end."""
     try:
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         mpi = sys.modules.get("mpi4py.MPI")
         if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
             mpi.Finalize()  # otherwise the launcher kills the other ranks
     except BaseException:
         sys.excepthook(*sys.exc_info())
+    _flush()
+    os._exit(0)
+
+
+def _flush() -> None:
+    """Write out what was printed, so that it stands before what the script prints of the result."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue
-    os._exit(0)

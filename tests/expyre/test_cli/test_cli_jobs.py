@@ -86,6 +86,16 @@ def test_sync_leaves_jobs_alone_that_were_never_submitted(xpr: Xpr, project: Pro
     assert project.record.row(job).status == "created"
 
 
+def test_jobs_that_wait_for_room_are_cancelled(xpr: Xpr, add: Add, project: Project) -> None:
+    waiting = add("relax", system="local", submit_state="waiting")
+    created = add("relax")
+    told = xpr("cancel", "relax").stderr
+    assert "1 of 2 jobs not in a queue: nothing to cancel" in told
+    assert "1 job that waited for room in its queue: will not be submitted" in told
+    assert [project.record.row(id).status for id in (waiting, created)] == ["died", "created"]
+    assert "somebody cancelled it" in xpr("why", waiting).stdout
+
+
 def test_cancel_and_retry(xpr: Xpr, project: Project, tmp_path: Path) -> None:
     job = start("waiter", wait_for, str(tmp_path / "go"))
     until(xpr, project, job, "started")

@@ -1,0 +1,96 @@
+"""The Executor in a Flux instance, as far as that goes without Flux: a program stands in for ``flux run``.
+
+It takes the options of the manual page that are used here, refuses all others, and starts the tasks through MPI's own
+launcher. What a real instance does with them is not tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from expyre import Executor
+from expyre.errors import WorkerDied
+from expyre.executor.launching import flux_command
+from expyre.executor.requests import Request
+
+STAND_IN = """\
+import json, os, sys
+known = ("ntasks", "cores-per-task", "gpus-per-task", "cwd", "setopt", "job-name")
+words, asked = sys.argv[2:], {{}}
+while words and words[0].startswith("--"):
+    name, _, value = words.pop(0)[2:].partition("=")
+    if name not in known:
+        sys.exit(f"flux-run: error: unrecognized arguments: --{{name}}={{value}}")
+    asked[name] = value
+assert sys.argv[1] == "run" and words
+with open({log!r}, "a") as file:
+    file.write(json.dumps(asked) + "\\n")
+os.chdir(asked.get("cwd", "."))
+os.environ["FLUX_JOB_ID"] = "f1"
+tasks = asked.get("ntasks", "1")
+words = words if tasks == "1" else [{mpiexec!r}, "-n", tasks, *words]
+os.execvp(words[0], words)
+"""
+
+
+@pytest.fixture
+def flux(tmp_path, monkeypatch):
+    """A Flux instance of sorts; a function that returns what was asked of it."""
+    log = tmp_path / "log"
+    program = tmp_path / "flux"
+    mpiexec = str(Path(sys.executable).parent / "mpiexec")
+    program.write_text(f"#!{sys.executable}\n" + STAND_IN.format(log=str(log), mpiexec=mpiexec))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FLUX_URI", "local:///somewhere")
+    return lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def job_and_place():
+    return os.environ["FLUX_JOB_ID"], os.getcwd(), os.environ["OMP_NUM_THREADS"]
+
+
+def ranks(i):
+    from mpi4py import MPI
+
+    return i, MPI.COMM_WORLD.Get_size(), MPI.COMM_WORLD.Get_rank()
+
+
+def test_each_call_is_a_job(flux, tmp_path):
+    with Executor(max_cores=2) as executor:
+        assert repr(executor) == "<expyre.Executor flux>"
+        request = {"threads_per_core": 2, "cwd": str(tmp_path), "command_line_argument_lst": ["--job-name=mine"]}
+        assert executor.submit(job_and_place, resource_dict=request).result(timeout=60) == ("f1", str(tmp_path), "2")
+    [asked] = flux()
+    assert asked == {"ntasks": "1", "cores-per-task": "2", "cwd": str(tmp_path), "job-name": "mine"}
+
+
+def test_each_worker_is_a_job(flux):
+    with Executor(backend="flux", max_workers=1, block_allocation=True) as executor:
+        assert list(executor.map(abs, [-1, -2])) == [1, 2]
+    assert len(flux()) == 1
+
+
+def test_ranks(flux):
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        assert executor.submit(ranks, 3).result(timeout=60) == [(3, 2, 0), (3, 2, 1)]
+    assert [asked["ntasks"] for asked in flux()] == ["2"]
+
+
+def test_what_flux_refuses_is_told(flux):
+    with Executor(max_cores=1, command_line_argument_lst=["--queue=none"]) as executor:
+        error = executor.submit(abs, 1).exception(timeout=60)
+    assert isinstance(error, WorkerDied)
+    assert "--queue=none" in str(error)
+
+
+def test_gpus_are_asked_for_by_task():
+    words = flux_command(Request(cores=2, threads_per_core=3, gpus=4))
+    assert words == [
+        "flux", "run", "--ntasks=2", "--cores-per-task=3", "--gpus-per-task=2", "--setopt=gpu-affinity=per-task"
+    ]  # fmt: skip
