@@ -63,7 +63,7 @@ def cluster_hpc(cluster: SlurmCluster, directory: Path, path: str) -> Iterator[d
     home, programs = directory / "home_on_hpc", directory / "programs"
     home.mkdir()
     programs.mkdir()
-    there = f'SetEnv SLURM_CONF={cluster.conf} PATH={BIN}:/usr/bin:/bin:/usr/sbin:/sbin "HOME={home}"'
+    there = f'SetEnv SHLVL=5 SLURM_CONF={cluster.conf} PATH={BIN}:/usr/bin:/bin:/usr/sbin:/sbin "HOME={home}"'
     cluster.repair()
     with private_sshd({"hpc": there}) as server:
         ssh = programs / "ssh"

@@ -30,6 +30,8 @@ class Options:
     ----------
     backend
         One of `BACKENDS`, or the name of a system.
+    on_system
+        Whether it is the name of a system.
     request
         What each worker, or call, asks for.
     max_workers, max_cores
@@ -42,10 +44,13 @@ class Options:
         Runs the calls instead of the backend; None for none.
     cache, cache_directory
         Whether results are kept, and where; None for the usual place.
+    graph, graph_file
+        Whether it is noted which call needs which, and the file that this is written to at the end; None for none.
     """
 
     backend: str
     request: Request
+    on_system: bool = False
     max_workers: int | None = None
     max_cores: int | None = None
     block_allocation: bool = False
@@ -56,6 +61,8 @@ class Options:
     executor: Executor | None = None
     cache: bool = False
     cache_directory: str | None = None
+    graph: bool = False
+    graph_file: str | None = None
 
 
 def recognise() -> str:

@@ -7,11 +7,12 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from typing import Any, Protocol
 
 from expyre.executor.arguments import with_results
 from expyre.executor.functions import Pickled
+from expyre.executor.futures import CallFuture
 from expyre.executor.requests import Request
 from expyre.node.serving.messages import Payload
 
@@ -61,7 +62,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.request = request
-        self.future: Future[Any] = Future()
+        self.future = CallFuture()
         self.pickled: Pickled | None = None
         self.payload: Payload | None = None
         self.tries = 0

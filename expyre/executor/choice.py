@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from expyre.errors import RequestError
-from expyre.executor.backends import BACKENDS, Options, make_dispatcher
+from expyre.executor.backends import Options, make_dispatcher
 from expyre.executor.calls import Backend
+
+if TYPE_CHECKING:
+    from expyre.config import Project
 
 __all__ = ["make_backend"]
 
@@ -17,16 +20,42 @@ def make_backend(options: Options) -> Backend:
     Raises
     ------
     RequestError
-        There is none of that name, or it has not what each call asks for.
+        It has not what each call asks for.
     """
-    if options.backend in BACKENDS:
-        backend = make_dispatcher(options)
-        try:
-            backend.check(options.request)
-        except RequestError:
-            backend.close()
-            raise
+    backend = _carrier(options)
+    try:
+        backend.check(options.request)
+        return _with_cache(options, backend)
+    except RequestError:
+        backend.close()
+        raise
+
+
+def _with_cache(options: Options, backend: Backend) -> Backend:
+    if not options.cache or (options.on_system and not options.block_allocation):  # jobs are found again anyway
         return backend
-    near = get_close_matches(options.backend, BACKENDS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise RequestError(f"Executor: backend={options.backend!r} is unknown{hint}")
+    from expyre.executor.cache import make_cache
+
+    return make_cache(options, backend)
+
+
+def _carrier(options: Options) -> Backend:
+    if options.executor is not None:
+        from expyre.executor.foreign import Foreign
+
+        return Foreign(options)
+    if not options.on_system:
+        return make_dispatcher(options)
+    from expyre import config
+
+    return _on_system(options, config.project())
+
+
+def _on_system(options: Options, project: Project) -> Backend:
+    if options.block_allocation:
+        from expyre.executor.blocks import make_blocks
+
+        return make_blocks(options, project)
+    from expyre.executor.jobs import make_jobs
+
+    return make_jobs(options, project)

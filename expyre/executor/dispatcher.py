@@ -250,7 +250,7 @@ class Dispatcher:
 
     def _answered(self, worker: Worker, answer: Answer) -> None:
         if worker.calls and answer.unknown:
-            self._ready.appendleft(worker.calls.popleft())
+            self._ready.appendleft(worker.give_back())
         elif worker.calls:
             self._done(worker.calls.popleft(), answer)
         elif not answer.ok:  # it could not be set up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import logging
 import time
 import weakref
 from collections import deque
@@ -17,6 +18,7 @@ from expyre.errors import RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.choice import make_backend
+from expyre.executor.graph import DependencyGraph, Record, label_of
 from expyre.executor.lifecycle import Service
 from expyre.executor.options import read_options
 from expyre.executor.requests import Mistakes, Request
@@ -24,6 +26,7 @@ from expyre.executor.requests import Mistakes, Request
 __all__ = ["Executor"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Executor(concurrent.futures.Executor):
@@ -73,7 +76,8 @@ class Executor(concurrent.futures.Executor):
     cache, cache_directory
         Keep results of calls, by values and code like those of jobs, and use them again, also in later scripts.
     plot_dependency_graph, plot_dependency_graph_filename
-        Remember which call needs which (`dependency_graph`), and draw it into a file at the end.
+        Remember which call needs which (`dependency_graph`), and write that to a file once all calls are done: as a
+        picture or a text, by its ending (``.svg``, ``.png``, ``.pdf``, ``.mmd`` for Mermaid, ``.dot`` for Graphviz).
     resource_dict
         Resources as in ``submit``, for all calls.
 
@@ -111,7 +115,10 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._options: Options = read_options(given)
-        self._service = Service(make_backend(self._options), disable_dependencies=disable_dependencies)
+        self._record = Record() if self._options.graph else None
+        write = None if self._record is None else _writer(self._record, self._options.graph_file)
+        carrier = make_backend(self._options)
+        self._service = Service(carrier, disable_dependencies=disable_dependencies, at_end=write)
         self._finalizer = weakref.finalize(self, self._service.shut_down)  # what was submitted is finished
         self._finalizer.atexit = False
 
@@ -139,12 +146,14 @@ class Executor(concurrent.futures.Executor):
         """
         request = self._request(resource_dict) if resource_dict else self._options.request
         call = Call(fn, args, kwargs, request)
-        self._service.take(call)
+        inputs = self._service.take(call)
+        if self._record is not None:
+            self._record.add(call, label_of(args[0] if fn is _run_chunk else fn), inputs)
         return call.future
 
     def _request(self, given: Mapping[str, Any]) -> Request:
         mistakes = Mistakes("resource_dict")
-        request = Request.read(given, mistakes, self._options.request)
+        request: Request = self._options.request.read(given, mistakes, self._options.request)
         mistakes.finish()
         if self._options.block_allocation and request != self._options.request:
             raise RequestError(
@@ -200,6 +209,18 @@ class Executor(concurrent.futures.Executor):
         self._service.shut_down(cancel=cancel_futures)
         if wait:
             self._service.join()
+
+    def dependency_graph(self) -> DependencyGraph:
+        """Return which calls there are, how they stand now, and which needs the results of which.
+
+        Raises
+        ------
+        RequestError
+            The executor was made without ``plot_dependency_graph=True``.
+        """
+        if self._record is None:
+            raise RequestError("Executor: calls are remembered only with plot_dependency_graph=True")
+        return self._record.graph()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -262,3 +283,16 @@ def _taken(futures: deque[Future[Any]], end: float | None) -> Any:
             futures.popleft()
         del future
     return result
+
+
+def _writer(record: Record, path: str | None) -> Callable[[], None] | None:
+    """Return what writes the graph at the end, if it is to be written; it does not refer to the executor."""
+    return None if path is None else partial(_write_graph, record, path)
+
+
+def _write_graph(record: Record, path: str) -> None:
+    """Write the graph of all calls; if that fails the results are not lost with it."""
+    try:
+        record.graph().plot(path)
+    except Exception as error:
+        _log.error("the dependency graph could not be written to %s: %s", path, error)

@@ -24,13 +24,20 @@ class Service:
         Carries calls that wait for nothing.
     disable_dependencies
         Do not look for futures among arguments.
+    at_end
+        Called when all is over.
     """
 
-    def __init__(self, backend: Backend, *, disable_dependencies: bool) -> None:
+    def __init__(
+        self, backend: Backend, *, disable_dependencies: bool, at_end: Callable[[], None] | None = None
+    ) -> None:
         self.backend = backend
         self._dependencies = Dependencies(backend.take, disabled=disable_dependencies)
         self._process = os.getpid()
         self._cancel = self._kill = False
+        self._last: threading.Thread | None = None
+        if at_end is not None:
+            self._last = threading.Thread(target=self._end, args=(at_end,), name="expyre-executor-end")
         _live.add(self)
 
     def take(self, call: Call) -> list[Any]:
@@ -60,12 +67,20 @@ class Service:
 
     def _close(self) -> None:
         self.backend.close(cancel=self._cancel, kill=self._kill)
+        if self._last is not None and self._last.ident is None:
+            self._last.start()
+
+    def _end(self, at_end: Callable[[], None]) -> None:
+        self.backend.join()
+        at_end()
 
     def join(self) -> None:
         """Wait until all is over, unless that waits for this thread."""
         if os.getpid() == self._process and not ends_calls_of(self):
             self._dependencies.wait()
             self.backend.join()
+            if self._last is not None:
+                self._last.join()
 
 
 _live: weakref.WeakSet[Service] = weakref.WeakSet()

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from expyre.errors import RequestError
 from expyre.units import time_to_sec
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["Mistakes", "Request"]
 
-_SAME = {"cores_per_worker": "cores"}
 # of the executor as a whole; some callers repeat them for each call
 _NOT_OF_A_CALL = ("executor", "hostname_localhost")
 
@@ -74,7 +76,7 @@ def directory(value: Any) -> str | None:
     """Return the absolute path of a directory that exists or can be made; None stays None."""
     if value is None:
         return None
-    path: str = os.path.abspath(os.path.expanduser(os.fspath(value)))
+    path = os.path.abspath(os.path.expanduser(os.fsdecode(value)))
     if os.path.exists(path) and not os.path.isdir(path):
         raise ValueError("is not a directory")
     return path
@@ -96,7 +98,18 @@ def seconds(value: Any) -> float | None:
     limit = float(value) if isinstance(value, int | float) else float(time_to_sec(value) or 0)
     if not limit > 0:
         raise ValueError("must be more than 0 s")
-    return limit
+    return None if limit == float("inf") else limit
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "cores": positive,
+    "threads_per_core": positive,
+    "gpus": natural,
+    "cwd": directory,
+    "oversubscribe": truth,
+    "command_line_argument_lst": words,
+    "max_time": seconds,
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,9 @@ class Request:
         Seconds after which a call that still runs is ended; None for no limit.
     """
 
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = _READERS
+    synonyms: ClassVar[Mapping[str, str]] = {"cores_per_worker": "cores"}
+
     cores: int = 1
     threads_per_core: int = 1
     gpus: int = 0
@@ -135,19 +151,23 @@ class Request:
         return self.cores * self.threads_per_core
 
     @classmethod
-    def read(cls, given: Mapping[str, Any], mistakes: Mistakes, default: Request | None = None) -> Request:
+    def read(cls, given: Mapping[str, Any], mistakes: Mistakes, default: Self | None = None) -> Self:
         """Return the request in a mapping, what it leaves out from another request; mistakes are noted.
 
         Known keys are the attributes, and ``gpus_per_core``, ``cores_per_worker`` and ``gpus_per_worker``.
         """
         default = default or cls()
-        given = {_SAME.get(name, name): value for name, value in given.items() if name not in _NOT_OF_A_CALL}
+        if not isinstance(given, Mapping):
+            mistakes.add(f'{given!r} must be a dict, such as {{"cores": 2}}')
+            return default
+        given = {cls.synonyms.get(name, name): value for name, value in given.items() if name not in _NOT_OF_A_CALL}
         found: dict[str, Any] = {}
         for name, value in given.items():
-            if name in _READERS:
-                found[name] = mistakes.check(name, value, _READERS[name])
+            if name in cls.readers:
+                found[name] = mistakes.check(name, value, cls.readers[name])
             elif name not in ("gpus_per_worker", "gpus_per_core"):
-                near = get_close_matches(name, [*_READERS, "gpus_per_core", "gpus_per_worker"], n=1)
+                known = [*cls.readers, *cls.synonyms, *_NOT_OF_A_CALL, "gpus_per_core", "gpus_per_worker"]
+                near = get_close_matches(str(name), known, n=1)
                 mistakes.add(f"{name!r} is unknown" + (f" (did you mean {near[0]!r}?)" if near else ""))
         cores = found.get("cores") or default.cores
         found.update(_gpus(given, cores, default, mistakes))
@@ -165,14 +185,3 @@ def _gpus(given: Mapping[str, Any], cores: int, default: Request, mistakes: Mist
     if len(set(numbers.values()) - {0}) > 1:
         mistakes.add(f"gpus_per_worker and gpus_per_core={given['gpus_per_core']} contradict each other")
     return {"gpus": max(numbers.values())} if numbers else {}
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "cores": positive,
-    "threads_per_core": positive,
-    "gpus": natural,
-    "cwd": directory,
-    "oversubscribe": truth,
-    "command_line_argument_lst": words,
-    "max_time": seconds,
-}

@@ -124,8 +124,9 @@ class Block:
     def _hand_out(self, ready: deque[Call], able: list[Worker], give: Give) -> None:
         under_way = sum(len(worker.calls) for worker in able)
         even = -(-(under_way + len(ready)) // max(len(able), min(self._most, len(able) + len(ready))))
+        stuck = time.monotonic() - _STUCK
         for target in sorted({1, max(1, min(self._depth, even))}):
-            for worker in able:
+            for worker in able if target == 1 else [each for each in able if each.since > stuck]:
                 while ready and len(worker.calls) < target:
                     call = ready.popleft()
                     if call.begin():

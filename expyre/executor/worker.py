@@ -158,6 +158,13 @@ class Worker:
             if pickled.token != messages.ONCE:
                 self._functions.add(pickled.token)
 
+    def give_back(self) -> Call:
+        """Return the first call, which the worker could not run because it does not have the function."""
+        call = self.calls.popleft()
+        if call.pickled is not None:
+            self._functions.discard(call.pickled.token)
+        return call
+
     def stop(self) -> None:
         """Have the worker end when it has done what it was given."""
         self.stopping = True

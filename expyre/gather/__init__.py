@@ -7,6 +7,6 @@ long ones do not keep the queue busy.
 from __future__ import annotations
 
 from expyre.gather.sync import cancelled, sync
-from expyre.gather.watch import Waitable, as_completed
+from expyre.gather.watch import Waitable, Watch, as_completed
 
-__all__ = ["Waitable", "as_completed", "cancelled", "sync"]
+__all__ = ["Waitable", "Watch", "as_completed", "cancelled", "sync"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Pace", "poll_range"]
 
+# Seconds of rest that a slow queue is given at most, unless whoever waits has more patience.
+_LONGEST_REST = 30.0
 _IN_QUEUE = frozenset({QUEUED, HELD})
 
 
@@ -28,29 +30,43 @@ class Pace:
         Project and name of the system of each job.
     slowest
         Longest time between two rounds, in s.
+    fastest
+        Shortest time, in s, if it is longer than that of the systems.
     """
 
-    def __init__(self, places: Iterable[tuple[Project, str | None]], slowest: float) -> None:
-        ranges = [_range_of(project, system) for project, system in dict.fromkeys(places)]
-        self.fastest = min((low for low, _ in ranges), default=0.02)
-        self.slowest = max(self.fastest, min(slowest, min((high for _, high in ranges), default=slowest)))
-        self.delay = self.fastest
+    def __init__(
+        self, places: Iterable[tuple[Project, str | None]], slowest: float, fastest: float = 0.0
+    ) -> None:
+        self._limit = slowest
+        self._least = fastest
+        self._ranges: dict[tuple[int, str | None], tuple[float, float]] = {}
         self._busy = 0.0
         self._looked_at: float | None = None
+        self.add(places)
+
+    def add(self, places: Iterable[tuple[Project, str | None]]) -> None:
+        """Take in the places of further jobs, which may be done soon."""
+        for project, system in dict.fromkeys(places):
+            self._ranges.setdefault((id(project), system), _range_of(project, system))
+        ranges = self._ranges.values()
+        self.fastest = max(self._least, min((low for low, _ in ranges), default=0.02))
+        self.slowest = max(self.fastest, min(self._limit, min((high for _, high in ranges), default=self._limit)))
+        self.delay = self.fastest
 
     def looked(self, seconds: float) -> None:
         """Take note of a look that is over and has kept queue and host busy for so long."""
         self._busy += seconds
         self._looked_at = time.monotonic()
 
-    def wait(self, progressed: bool, at_most: float | None) -> None:
-        """Sleep until enough time has passed since the last look; longer after one that took long or found nothing."""
+    def rest(self, progressed: bool, at_most: float | None) -> float:
+        """Return for how many s to wait now; longer after a look that took long or found nothing."""
         self.delay = max(self.fastest, self.delay / 4) if progressed else min(self.delay * 1.3, self.slowest)
-        delay = max(self.delay, self._busy if progressed else 4 * self._busy)
+        rest = min(self._busy if progressed else 4 * self._busy, max(self.slowest, _LONGEST_REST))
+        delay = max(self.delay, rest)
         if self._looked_at is not None:
             delay -= time.monotonic() - self._looked_at
         self._busy, self._looked_at = 0.0, None
-        time.sleep(max(0.0, delay if at_most is None else min(delay, at_most)))
+        return max(0.0, delay if at_most is None else min(delay, at_most))
 
 
 def _range_of(project: Project, system: str | None) -> tuple[float, float]:
@@ -77,9 +93,14 @@ class Clock:
     def __init__(self, timeout: float | None, queued_counts: bool) -> None:
         self.limit = None if timeout is None or timeout < 0 else timeout
         self.queued_counts = queued_counts
-        self._start = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._starts: dict[str, float] = {}
         self._queued: dict[str, float] = {}
         self._over: set[str] = set()
+
+    def start(self, job_ids: Iterable[str]) -> None:
+        """Begin to count the time of jobs."""
+        self._starts.update(dict.fromkeys(job_ids, time.monotonic()))
 
     def tick(self, rows: Iterable[JobRow]) -> None:
         """Let the time pass that has passed."""
@@ -94,7 +115,7 @@ class Clock:
         """Return how many seconds a job is still waited for; None for ever."""
         if self.limit is None:
             return None
-        return self.limit - (self._last - self._start - self._queued.get(job_id, 0.0))
+        return self.limit - (self._last - self._starts[job_id] - self._queued.get(job_id, 0.0))
 
     def is_over(self, job_id: str) -> bool:
         """Tell whether a job's time is up; it is looked at once more after the time has run out."""

@@ -25,7 +25,7 @@ from expyre.states import ALIVE, CREATED, FAILED, STARTED, SUBMITTED, SUCCEEDED
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["Waitable", "as_completed"]
+__all__ = ["Waitable", "Watch", "as_completed"]
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def as_completed(
         Seconds to wait for each job; None or negative for ever, 0 for one look. A job for which the time is up is
         looked at once more, then yields an ExPyReTimeoutError; it goes on by itself.
     check_interval
-        Longest time between two looks, in seconds.
+        Longest time between two looks, in seconds; up to 30 s where the looks themselves take long.
     queued_counts
         Whether time that a job spends waiting in the queue counts.
     quiet
@@ -68,52 +68,89 @@ def as_completed(
         Whether to look at all jobs that are under way on the same systems: what has become of them is recorded, and
         whoever waits for them next finds it there.
     """
-    heads: dict[str, list[Waitable]] = {}
-    for job in jobs:
-        heads.setdefault(job.id, []).append(job)
+    heads = {job.id for job in jobs}
     with reporter(len(heads), label, quiet=quiet) as progress:
-        yield from _Watch(heads, Clock(timeout, queued_counts), check_interval, retry, progress, others).run()
+        watch = Watch(timeout, queued_counts, check_interval, retry, progress, others=others)
+        watch.add(jobs)
+        yield from watch.run()
 
 
-class _Watch:
-    """The jobs that are waited for, by id, with what the record said last."""
+class Watch:
+    """Watches jobs, also such as are added while others are waited for; see `as_completed` for the parameters.
+
+    Attributes
+    ----------
+    waiting
+        The jobs that are waited for, by id.
+    rows
+        What the record said of them last.
+    due
+        When the next look is to be, in s of the monotonic clock.
+    """
 
     def __init__(
         self,
-        waiting: dict[str, list[Waitable]],
-        clock: Clock,
-        slowest: float,
-        retry: Retry | None,
-        progress: Reporter,
-        others: bool,
+        timeout: float | None = None,
+        queued_counts: bool = True,
+        check_interval: float = 30.0,
+        retry: Retry | None = None,
+        progress: Reporter | None = None,
+        least_interval: float = 0.0,
+        others: bool = False,
     ) -> None:
-        self.waiting = waiting
-        self.clock = clock
-        self.retry = retry
-        self.progress = progress
-        self.others = others
-        self.backlog = Backlog()
-        self.refused: dict[str, BaseException] = {}
-        self.rows = _current(self._jobs())
-        self.pace = Pace(((job.project, self.rows[job.id].system) for job in self._jobs()), slowest)
-        self.since = time.time()
+        self.waiting: dict[str, list[Waitable]] = {}
+        self.rows: dict[str, JobRow] = {}
+        self._retry = retry
+        self._others_too = others
+        self._progress = reporter(None, "jobs", quiet=True) if progress is None else progress
+        self._clock = Clock(timeout, queued_counts)
+        self._pace = Pace((), check_interval, least_interval)
+        self._backlog = Backlog()
+        self._refused: dict[str, BaseException] = {}
+        self._since: dict[str, float] = {}
+        self._progressed = False
+        self.due = 0.0
+
+    def add(self, jobs: Iterable[Waitable]) -> None:
+        """Watch jobs, which have been started, as well; several may stand for the same job."""
+        new: list[Waitable] = []
+        for job in jobs:
+            if job.id not in self.waiting:
+                new.append(job)
+            self.waiting.setdefault(job.id, []).append(job)
+        self.rows.update(_current(new))
+        self._clock.start(job.id for job in new)
+        self._since.update(dict.fromkeys((job.id for job in new), time.time()))
+        self._pace.add((job.project, self.rows[job.id].system) for job in new)
+        known = any(_is_settled(self.rows[job.id]) for job in new)
+        self.due = min(self.due, time.monotonic() + (0.0 if known else self._pace.fastest))
+
+    def drop(self, job_ids: Iterable[str]) -> None:
+        """Wait for some jobs no more."""
+        for job_id in job_ids:
+            self.waiting.pop(job_id, None)
 
     def _jobs(self) -> list[Waitable]:
         return [group[0] for group in self.waiting.values()]
 
     def run(self) -> Iterator[Outcome]:
         """Yield outcomes until nothing is waited for any more."""
-        progressed = False
         while self.waiting:
-            before = len(self.waiting)
-            yield from self._settled(self._ended())
-            self.clock.tick(self.rows[i] for i in self.waiting)
-            self._submit_waiting(progressed)
-            yield from self._given_up()
-            progressed = len(self.waiting) < before
+            yield from self.round()
             if self.waiting:
-                self.pace.wait(progressed, _shortest(self.clock.left(i) for i in self.waiting))
-                self.rows = _current(self._jobs())
+                time.sleep(max(0.0, self.due - time.monotonic()))
+
+    def round(self) -> Iterator[Outcome]:
+        """Look once at all jobs; yield the outcomes of those that have ended, and errors for those given up."""
+        before = len(self.waiting)
+        self.rows = _current(self._jobs())
+        yield from self._settled(self._ended())
+        self._clock.tick(self.rows[i] for i in self.waiting)
+        self._submit_waiting(self._progressed)
+        yield from self._given_up()
+        self._progressed = len(self.waiting) < before
+        patience = _shortest(self._clock.left(i) for i in self.waiting)
+        self.due = time.monotonic() + self._pace.rest(self._progressed, patience)
 
     def _ended(self) -> list[JobRow]:
         """Return the jobs that have ended; look at all of them unless the record knows of some."""
@@ -128,14 +165,14 @@ class _Watch:
 
     def _look(self, project: Project, rows: list[JobRow]) -> dict[str, JobRow]:
         """Look at jobs, and at others if they are to be looked at too; trouble with the others is theirs."""
-        others = self._others(project, rows) if self.others else []
+        others = self._others(project, rows) if self._others_too else []
         try:
-            seen = sync(project, [*rows, *others], since=self.since, looked=self.pace.looked, fresh=True)
+            seen = sync(project, [*rows, *others], since=self._since, looked=self._pace.looked, fresh=True)
         except ExPyReError as error:
             if not others:
                 raise
             log.warning("%s; looking at what is waited for alone", error)
-            seen = sync(project, rows, since=self.since, looked=self.pace.looked, fresh=True)
+            seen = sync(project, rows, since=self._since, looked=self._pace.looked, fresh=True)
         return {row.id: seen[row.id] for row in rows}
 
     def _others(self, project: Project, rows: Sequence[JobRow]) -> list[JobRow]:
@@ -151,11 +188,11 @@ class _Watch:
                 job.refresh(row)
             outcomes[row.id] = read_outcome(row)
         failed = [(self.waiting[i][0], o.error) for i, o in outcomes.items() if o.error is not None]
-        again = try_again(failed, self.retry)
+        again = try_again(failed, self._retry)
         self.rows.update({job.id: job.row for job, _ in failed if job.id in again})
         for job_id in [i for i in outcomes if i not in again]:
             group = self.waiting.pop(job_id)
-            self.progress.update(1, **_word_counts(self.rows, self.waiting))
+            self._progress.update(1, **_word_counts(self.rows, self.waiting))
             yield from (replace(outcomes.pop(job_id), job=job) for job in group[:1])
             yield from (replace(read_outcome(job.row), job=job) for job in group[1:])
 
@@ -164,13 +201,13 @@ class _Watch:
         waiting = [job for job in self._jobs() if waits_for_room(self.rows[job.id])]
         for project, group in _by_project(waiting):
             rows = [self.rows[job.id] for job in group]
-            self.refused.update(self.backlog.push(project, rows, progressed=progressed))
+            self._refused.update(self._backlog.push(project, rows, progressed=progressed))
             self.rows.update(_current(group))
 
     def _given_up(self) -> Iterator[Outcome]:
         """Yield an error for jobs that cannot be waited for, or not any longer."""
-        for job_id in [i for i in self.waiting if self._is_hopeless(i) or self.clock.is_over(i)]:
-            error = self.refused.get(job_id) or _not_there(self.rows[job_id], self.clock.limit)
+        for job_id in [i for i in self.waiting if self._is_hopeless(i) or self._clock.is_over(i)]:
+            error = self._refused.get(job_id) or _not_there(self.rows[job_id], self._clock.limit)
             yield from (Outcome(job, error=error) for job in self.waiting.pop(job_id))
 
     def _is_hopeless(self, job_id: str) -> bool:

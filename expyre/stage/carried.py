@@ -12,7 +12,7 @@ from expyre.node.runner import CLOUDPICKLE
 from expyre.stage import links, names
 from expyre.stage.sharing import Dumped
 
-__all__ = ["place_cloudpickle"]
+__all__ = ["archive", "place_cloudpickle"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -21,12 +21,12 @@ def place_cloudpickle(root: Path, directory: Path, dumped: Dumped) -> None:
     """Put cloudpickle into a job's directory if reading the call needs it; a host has to bring nothing but Python."""
     pickles = (dumped.payload, *dumped.files.values())
     if any(b"cloudpickle" in data for data in pickles):
-        version, content = _archive()
+        version, content = archive()
         links.link(os.path.join(root, f"{names.SHARED}cloudpickle_{version}.zip"), directory / CLOUDPICKLE, content)
 
 
 @lru_cache(maxsize=1)
-def _archive() -> tuple[str, bytes]:
+def archive() -> tuple[str, bytes]:
     """Return the version of cloudpickle, and its sources as a file that Python imports from."""
     import cloudpickle
 

@@ -103,6 +103,6 @@ _HOST = "wfl-slurm"
 @contextmanager
 def slurm_login(cluster: SlurmCluster) -> Iterator[SlurmOverSsh]:
     """Give a login for whoever runs the tests, whose PATH and variables are its own."""
-    settings = f"SetEnv SLURM_CONF={cluster.conf} PATH=/usr/bin:/bin:/usr/sbin:/sbin"
+    settings = f"SetEnv SHLVL=5 SLURM_CONF={cluster.conf} PATH=/usr/bin:/bin:/usr/sbin:/sbin"
     with private_sshd({_HOST: settings}) as server:
         yield SlurmOverSsh(cluster, _HOST, server)

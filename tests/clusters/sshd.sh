@@ -4,6 +4,8 @@
 # Clients use it as  ssh -F DIRECTORY/ssh_config lab  (or EXPYRE_SSH_CONFIG=DIRECTORY/ssh_config and the host lab).
 #
 #   SSHD_PORT=2230     its port
+# Logins do not read ~/.bashrc: what a user has there may take long, or leave locks behind when a connection is cut.
+#
 #   SSHD_SETTINGS      more lines of sshd_config, first of all ("SetEnv PATH=/opt/cluster/bin:/usr/bin:/bin")
 #   SSHD_ODD=name      root only: a user of that name, made here, whose shell is csh (where there is one) and whose PATH
 #                      is odd; as  lab-odd
@@ -46,11 +48,12 @@ UseDNS no
 StrictModes no
 PrintMotd no
 PrintLastLog no
+SetEnv SHLVL=5
 MaxSessions 100
 MaxStartups 100
 Subsystem sftp internal-sftp
 CONF
-    [ -z "$odd" ] || printf 'Match User %s\n    SetEnv "PATH=%s"\n' "$odd" "$dir/odd bin:/usr/bin:/bin" >>"$dir/sshd_config"
+    [ -z "$odd" ] || printf 'Match User %s\n    SetEnv SHLVL=5 "PATH=%s"\n' "$odd" "$dir/odd bin:/usr/bin:/bin" >>"$dir/sshd_config"
 }
 
 client() {

@@ -112,6 +112,10 @@ def test_no_descriptors_are_left_in_a_worker() -> None:
         kept = exe.submit(open_everything).result(60)
         with pytest.raises(OSError, match="files are open"):
             exe.submit(len, bytes(10**6)).result(60)
+        assert exe.submit(len, [kept]).result(60) == 1
+        with pytest.raises(RuntimeError, match="the function cannot be unpickled in the worker: OSError"):
+            exe.submit(add, kept).result(60)
+        exe.submit(os.closerange, kept, 64).result(60)
         assert exe.submit(add, kept).result(60) == kept + 1
 
 

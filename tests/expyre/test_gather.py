@@ -12,6 +12,7 @@ from expyre import gather
 from expyre.config import Project
 from expyre.errors import Cancelled, ExPyReTimeoutError, Lost, OutOfMemory, QueueFull, SchedulerError, TransportError
 from expyre.func import Call, create_jobs, start_jobs
+from expyre.gather import sync
 from expyre.launch import withdraw
 from expyre.owners import owner_token
 from expyre.schedulers.base import Listing, Scheduler
@@ -463,3 +464,12 @@ def test_a_job_that_is_being_submitted_is_not_taken_back(project, queue):
     assert withdraw(project, [waiting], "cancelled") == set()
     row = project.record.row(waiting.id)
     assert (row.status, row.submit_state, row.token) == ("created", "submitting", "f" * 16)
+
+
+def test_a_look_that_failed_has_kept_nobody_busy(project, queue):
+    [job] = started(project)
+    queue.answers = [TransportError("gone"), RUNNING]
+    looks = []
+    for count in (0, 1):
+        sync(project, [job.row], looked=looks.append)
+        assert len(looks) == count

@@ -51,7 +51,8 @@ class Trouble:
             self.script.send_signal(signal.SIGKILL)
 
     def cut(self):
-        self.line.breaks += [4000 + int(self.draw.expovariate(1 / 200_000)) for _ in range(2)]
+        # in place of those that have not come yet: a script that seldom connects would never get through else
+        self.line.breaks = [4000 + int(self.draw.expovariate(1 / 200_000)) for _ in range(2)]
         self.line.cut()
 
     def server_away(self):

@@ -85,7 +85,8 @@ class Message(NamedTuple):
 class _Pieces(List[bytes]):  # noqa: UP006  (Python 3.9)
     """Takes what a pickler writes; large strings of bytes come as they are, without a copy."""
 
-    write = list.append
+    def write(self, piece: Any) -> None:
+        self.append(piece if type(piece) is bytes else bytes(piece))  # a bytearray may change before it is sent
 
 
 def dump(value: Any) -> Payload:

@@ -42,6 +42,19 @@ def missing_arguments(
     return {name: given[name] for name in names if name in given}
 
 
+class _Unreadable:
+    """Takes the place of a function whose pickle cannot be read."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        kind, text = type(self._error).__name__, runner.text_of(self._error)
+        raise RuntimeError(
+            f"the function cannot be unpickled in the worker: {kind}: {text}. sys.path is {sys.path}"
+        ) from self._error
+
+
 class _Server:
     def __init__(self, end: Any) -> None:
         self._end = end
@@ -87,13 +100,7 @@ class _Server:
         try:
             self._functions[message.token] = message.load()
         except BaseException as error:
-            cannot = error
-            text = runner.cannot_unpickle(error) if isinstance(error, Exception) else str(error)
-
-            def fail(*_args: Any, **_kwargs: Any) -> Any:
-                raise RuntimeError(text) from cannot
-
-            self._functions[message.token] = fail
+            self._functions[message.token] = _Unreadable(error)
 
     def _forget(self) -> None:
         self._functions.clear()
@@ -102,8 +109,10 @@ class _Server:
         begin = time.perf_counter()
         message = self._taken()
         token, number = message.token, message.number
-        function = self._functions.pop(token, None) if token == messages.ONCE else self._functions.get(token)
-        if function is None:  # it was taken back while this call was being read
+        function = self._functions.get(token)
+        if token == messages.ONCE or isinstance(function, _Unreadable):
+            self._functions.pop(token, None)  # next time it comes again, and may be read if there is memory, or a file
+        if function is None:  # it was also taken back while this call was being read
             self._end.send(pack(messages.UNKNOWN, number=number))
             return
         try:

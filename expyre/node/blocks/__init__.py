@@ -1,0 +1,1 @@
+"""Workers in queue jobs that pull calls from a spool directory and leave the results there."""

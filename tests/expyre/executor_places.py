@@ -1,0 +1,65 @@
+"""What a call finds out about its place."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+def threads() -> set[str]:
+    return {os.environ[name] for name in THREADS}
+
+
+def cores() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def gpus(seconds: float = 0.0) -> tuple[float, float, set[str]]:
+    """Return when the call ran, and its GPUs."""
+    names = {os.environ.get("CUDA_VISIBLE_DEVICES", "none"), os.environ.get("ROCR_VISIBLE_DEVICES", "none")}
+    assert len(names) == 1
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return begin, time.monotonic(), set(next(iter(names)).split(",")) - {""}
+
+
+def span(slots: int, seconds: float) -> tuple[int, float, float]:
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return slots, begin, time.monotonic()
+
+
+def pinned_span(seconds: float) -> tuple[set[int], float, float]:
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return os.sched_getaffinity(0), begin, time.monotonic()
+
+
+def directory() -> str:
+    return os.getcwd()
+
+
+def note_begin(path: str, name: Any, seconds: float) -> None:
+    with open(path, "a") as file:
+        file.write(f"{name}\n")
+    time.sleep(seconds)
+
+
+def meet(here: str, there: str) -> None:
+    """Return once another call does the same at the same time."""
+    Path(here).touch()
+    end = time.monotonic() + 30
+    while not os.path.exists(there):
+        if time.monotonic() > end:
+            raise TimeoutError(there)
+        time.sleep(0.01)
