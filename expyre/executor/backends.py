@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from expyre.executor.calls import Backend
-from expyre.executor.launching import COMMANDS, Launcher
+from expyre.executor.commands import STARTERS, allocated_cores, allocated_gpus
+from expyre.executor.launching import Launcher
 from expyre.executor.places import Claims, Machine
 from expyre.executor.requests import Request
 from expyre.node import machine
@@ -84,7 +84,7 @@ def make_dispatcher(options: Options) -> Backend:
     slots = _slots(options, away)
     claims = Claims()
     cores = [] if away or options.request.oversubscribe else claims.claim(slots)
-    launcher = Launcher(COMMANDS[options.backend], always=away, host=_host(options) if away else None)
+    launcher = Launcher(STARTERS[options.backend](), always=away, host=_host(options) if away else None)
     settings = Settings(
         request=options.request,
         max_workers=options.max_workers or max(1, slots // options.request.slots),
@@ -102,20 +102,16 @@ def _slots(options: Options, away: bool) -> int:
         return options.max_cores
     if options.max_workers is not None:
         return options.max_workers * options.request.slots
-    return (_allocated() if away else None) or machine.cores()
-
-
-def _allocated() -> int | None:
-    """Return how many cores the job of Slurm that this script runs in has."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))  # "8", "8(x2),4"
-    return sum(int(each) * int(times or 1) for each, times in parts) or None
+    return (allocated_cores() if away else None) or machine.cores()
 
 
 def _gpus(options: Options, away: bool) -> list[str]:
     """Return the ids of the GPUs that there are; where the queue assigns them, as many names as it may have."""
     if not away:
         return machine.gpus()
-    return [str(i) for i in range((options.max_workers or 1000) * max(1, options.request.gpus))]
+    count = allocated_gpus() if options.backend == "slurm" else None
+    most = (options.max_workers or 1000) * max(1, options.request.gpus)
+    return [str(i) for i in range(most if count is None else count)]
 
 
 def _host(options: Options) -> str | None:

@@ -1,122 +1,65 @@
-"""Results of calls are kept, by values and code like those of jobs, and used again, also in later scripts."""
+"""Results of calls are kept, and found again by equal calls, also of later scripts; any backend can be wrapped."""
 
 from __future__ import annotations
 
 import logging
-import os
-import pickle
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from expyre.errors import RequestError
+from expyre.errors import KeyUnstableError
+from expyre.executor.backends import Options
 from expyre.executor.calls import Backend, Call
 from expyre.executor.requests import Request
+from expyre.executor.results import MISSING, Results
 from expyre.identity import identify
-from expyre.node.runner import NotAuthentic, sign, verify
-from expyre.stage.pickling import dumps
 
-if TYPE_CHECKING:
-    from expyre.executor.backends import Options
-
-__all__ = ["Cache", "Store", "make_cache"]
+__all__ = ["Cache", "make_cache"]
 
 log = logging.getLogger(__name__)
 
-_KEY = ".key"
+_NAME = "_executor_cache"
 
 
-class Store:
-    """Results in files of a directory that is the user's alone, one for each key.
-
-    Each file is signed with a key that lies in the directory: one that is torn, altered or somebody else's is not
-    unpickled, and its call is made again.
-
-    Parameters
-    ----------
-    directory
-        Made if it is not there.
+def make_cache(options: Options, backend: Backend) -> Cache:
+    """Return a backend whose results are kept where some options say, by default in the project.
 
     Raises
     ------
     RequestError
-        It cannot be made, or belongs to, or can be written by, somebody else.
+        The directory cannot be used.
     """
+    preset = "" if options.init_function is None else f" after {identify(options.init_function).key}"
+    if options.cache_directory is not None:
+        return Cache(backend, Results(Path(options.cache_directory).expanduser().absolute()), preset)
+    from expyre import config
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = directory.stat()
-            if found.st_uid != os.getuid() or found.st_mode & 0o022:
-                who = "it is not yours" if found.st_uid != os.getuid() else "others can write there (chmod go-w)"
-                raise RequestError(f"cache_directory={directory}: {who}")
-            self._key = self._own_key()
-        except OSError as error:
-            raise RequestError(f"cache_directory={directory}: {error.strerror or error}") from error
-
-    def _own_key(self) -> bytes:
-        path = self._directory / _KEY
-        try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(os.urandom(32))
-        except FileExistsError:
-            pass
-        key = path.read_bytes()
-        if len(key) != 32:
-            raise RequestError(f"{path} is damaged: remove {self._directory}, results are computed again then")
-        return key
-
-    def _path(self, key: str) -> Path:
-        return self._directory / f"{key.replace(':', '_').rstrip('=')}.result"
-
-    def read(self, key: str) -> tuple[bool, Any]:
-        """Return whether there is a result of a call, and the result."""
-        path = self._path(key)
-        try:
-            return True, pickle.loads(verify(path.read_bytes(), self._key, str(path)))
-        except FileNotFoundError:
-            return False, None
-        except NotAuthentic as error:
-            log.warning("%s; nothing was unpickled, the call is made again", error)
-        except Exception as error:  # of classes that cannot be imported here
-            log.warning("%s cannot be read (%s: %s); the call is made again", path, type(error).__name__, error)
-        return False, None
-
-    def write(self, key: str, value: Any) -> None:
-        """Keep a result; if that is not possible it only is not kept."""
-        path = self._path(key)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            data = sign(dumps(value), self._key)
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-            temporary.replace(path)
-        except Exception as error:
-            temporary.unlink(missing_ok=True)
-            log.warning("the result of a call could not be kept in %s: %s", path, error)
+    return Cache(backend, Results(config.project().stage_root / _NAME), preset)
 
 
 class Cache:
-    """Answers calls from a store, and gives the others to a backend. Equal calls under way are made once.
+    """Answers calls from kept results, and gives the others to a backend.
+
+    The key of a call is that of a job: function, code, values of the arguments; of resources only the number of ranks,
+    since the result is a list of as many. Equal calls that are under way run once. Failures are not kept.
 
     Parameters
     ----------
     backend
-        Makes the calls.
-    store
-        Keeps what they return. Failures are not kept.
+        Runs the calls.
+    results
+        Keeps what has come of them.
+    preset
+        What results depend on besides the call.
     """
 
-    def __init__(self, backend: Backend, store: Store) -> None:
+    def __init__(self, backend: Backend, results: Results, preset: str = "") -> None:
         self._backend = backend
-        self._store = store
-        self._under_way: dict[str, list[Call]] = {}
-        self._lock = threading.Lock()
-        self._close: Callable[[], None] | None = None
+        self._preset = preset
+        self._results = results
+        self._lock = threading.RLock()  # a callback of a future may submit a call
+        self._under_way: dict[str, _Shared] = {}
 
     @property
     def max_workers(self) -> int:
@@ -128,90 +71,127 @@ class Cache:
         self._backend.check(request)
 
     def take(self, call: Call) -> None:
-        """Take a call."""
+        """Answer a call, or have it run."""
         try:
-            key = identify(call.function, call.args, call.kwargs).key
-        except Exception as error:  # an argument has no stable value
+            key = _key(call) + self._preset
+        except Exception as error:
             call.fail(error)
             return
         with self._lock:
-            if key in self._under_way:
-                self._under_way[key].append(call)
+            shared = self._under_way.get(key)
+            if shared is not None and shared.join(call):
                 return
-            self._under_way[key] = []
-        self._begin(key, call)
-
-    def _begin(self, key: str, call: Call) -> None:
-        known, value = self._store.read(key)
-        if known:
+            value = self._results.load(key)
+            if value is MISSING:
+                shared = self._under_way[key] = _Shared(self, key, call)
+        if value is not MISSING:
             if call.begin():
                 call.end(True, value)
-            self._settle(key, known, value)
-            return
-        call.future.add_done_callback(partial(self._done, key))
-        self._backend.take(call)
-
-    def _done(self, key: str, future: Future[Any]) -> None:
-        if future.cancelled():
-            self._pass_on(key)
-            return
-        error = future.exception()
-        if error is None:
-            self._store.write(key, future.result())
-            self._settle(key, True, future.result())
         else:
-            self._settle(key, False, error)
-
-    def _pass_on(self, key: str) -> None:
-        """Let the next of several equal calls be made: the first one was cancelled."""
-        with self._lock:
-            line = [call for call in self._under_way[key] if not call.future.cancelled() or call.begin()]
-            self._under_way[key] = line[1:]
-        if line:
-            self._begin(key, line[0])
-        else:
-            self._settle(key, False, None)
-
-    def _settle(self, key: str, ok: bool, value: Any) -> None:
-        with self._lock:
-            calls = self._under_way.pop(key)
-        for call in calls:
-            if call.begin():
-                call.end(ok, value)
-        self._close_if_idle()
+            assert shared is not None
+            self._backend.take(shared.call)
 
     def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Take no more calls; see `Backend.close`."""
-        with self._lock:
-            followers = [call for calls in self._under_way.values() for call in calls] if cancel else []
-            self._close = partial(self._backend.close, cancel=cancel, kill=kill)
-        for call in followers:
-            call.cancel()
-        self._close_if_idle(at_once=cancel or kill)
-
-    def _close_if_idle(self, *, at_once: bool = False) -> None:
-        with self._lock:
-            if self._under_way and not at_once:
-                return
-            close, self._close = self._close, None
-        if close is not None:
-            close()
+        """Take no more calls. See `Backend.close`."""
+        self._backend.close(cancel=cancel, kill=kill)
 
     def join(self) -> None:
         """Wait until all is over."""
         self._backend.join()
 
+    def settle(self, shared: _Shared, future: Future[Any]) -> None:
+        """Keep a result, then deliver it: who has it may change it."""
+        kept = not future.cancelled() and future.exception() is None and self._keep(shared.key, future.result())
+        with self._lock:
+            if self._under_way.get(shared.key) is shared:
+                del self._under_way[shared.key]
+            calls = shared.leave()
+        for number, call in enumerate(calls):
+            if future.cancelled():
+                call.cancel()
+            elif (error := future.exception()) is not None:
+                call.fail(error)
+            elif call.begin():
+                value = self._results.load(shared.key) if number and kept else MISSING  # nobody shares a value
+                call.end(True, future.result() if value is MISSING else value)
 
-def make_cache(options: Options, backend: Backend) -> Cache:
-    """Return a backend that answers from the cache that some options name.
+    def _keep(self, key: str, value: Any) -> bool:
+        try:
+            self._results.store(key, value)
+        except Exception as error:
+            log.warning("the result of a call is not kept: %s", error)
+            return False
+        return True
+
+
+def _key(call: Call) -> str:
+    """Return the key of a call.
 
     Raises
     ------
-    RequestError
-        Its directory cannot be used.
+    KeyUnstableError
+        An argument has no stable value; the message names it.
     """
-    if options.cache_directory is not None:
-        return Cache(backend, Store(Path(options.cache_directory).expanduser().absolute()))
-    from expyre import config
+    try:
+        key = identify(call.function, call.args, call.kwargs).key
+    except KeyUnstableError as error:
+        text = str(error).partition(", or leave the argument out")[0].rstrip(".")
+        raise KeyUnstableError(f"{call} cannot be kept: {text}, or use an executor without a cache for it.") from None
+    return key if call.request.cores == 1 else f"{key} of {call.request.cores} ranks"
 
-    return Cache(backend, Store(config.project().stage_root / "executor_cache"))
+
+class _Shared:
+    """A call that runs for one or several equal ones, and has a say in whether these can be cancelled."""
+
+    def __init__(self, cache: Cache, key: str, call: Call) -> None:
+        self.key = key
+        self.call = Call(call.function, call.args, call.kwargs, call.request, call.owner)
+        self._waiters: list[Call] = []
+        self._lock = threading.RLock()
+        self._over = False
+        call.args, call.kwargs = (), {}
+        self.join(call)
+        self.call.future.add_done_callback(lambda future: cache.settle(self, future))
+
+    def join(self, call: Call) -> bool:
+        """Let a call wait for the result; False if it has been cancelled."""
+        with self._lock:
+            if self._over or self.call.future.cancelled():
+                return False
+            self._waiters.append(call)
+        call.future.carrier = _Share(self, call)
+        call.future.add_done_callback(lambda future: future.cancelled() and call.begin())  # tells who waits for it
+        return True
+
+    def leave(self) -> list[Call]:
+        """Return the calls that wait; no more will."""
+        with self._lock:
+            self._over = True
+            waiters, self._waiters = self._waiters, []
+            return waiters
+
+    def withdraw(self, call: Call) -> bool:
+        """Take leave of a call; False if it runs already."""
+        with self._lock:
+            others = [each for each in self._waiters if each is not call]
+            if self._over or self.call.future.running():
+                return self.call.future.cancelled()
+            if others:
+                self._waiters = others
+                return True
+        return self.call.future.cancel()
+
+
+class _Share:
+    """One call's share in a call that runs for several."""
+
+    def __init__(self, shared: _Shared, call: Call) -> None:
+        self._shared, self._call = shared, call
+
+    def cancel(self) -> bool:
+        """Cancel the call; False if it is too late for that."""
+        return self._shared.withdraw(self._call)
+
+    def running(self) -> bool:
+        """Return whether the call runs."""
+        return self._shared.call.future.running()

@@ -1,86 +1,41 @@
-"""Calls that the workers of another executor of ``concurrent.futures`` run."""
+"""Calls that run on another executor of ``concurrent.futures``, which is neither started nor shut down here."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import pickle
+import sys
+import sysconfig
 import threading
+import uuid
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from expyre.errors import RemoteTraceback, RequestError
+from expyre.errors import ExPyReTimeoutError, RemoteTraceback, RequestError
+from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
-from expyre.node.serving.messages import dump
-from expyre.node.serving.worker import failure, missing_arguments
+from expyre.node.serving import guest
 from expyre.stage import load_exception
-
-if TYPE_CHECKING:
-    from expyre.executor.backends import Options
 
 __all__ = ["Foreign"]
 
-_Answer = tuple[bool, bytes]  # is there a value; the value or the failure, pickled
-
-# -- in the workers
-
-_presets: dict[bytes, dict[str, Any]] = {}
-
-
-def run_call(task: bytes, init: bytes | None) -> _Answer:
-    """Run a pickled call in a worker, after an ``init_function`` if this worker has not called that before."""
-    try:
-        function, args, kwargs = pickle.loads(task)
-        if init is not None:
-            kwargs = {**kwargs, **missing_arguments(function, args, kwargs, _preset(init))}
-        return True, _pickle(function(*args, **kwargs))
-    except BaseException as error:
-        return False, failure(error).data
-
-
-def _preset(init: bytes) -> dict[str, Any]:
-    digest = hashlib.sha256(init).digest()
-    if digest not in _presets:
-        _presets[digest] = pickle.loads(init)()
-    return _presets[digest]
-
-
-def _pickle(value: Any) -> bytes:
-    payload = dump(value)
-    return pickle.dumps((payload.data, [bytearray(buffer) for buffer in payload.buffers]), 5)
-
-
-# -- in the script
-
-
-class _Carried:
-    """A call's future with the other executor, not all of which can be cancelled."""
-
-    def __init__(self, future: Future[_Answer]) -> None:
-        self._future = future
-
-    def cancel(self) -> bool:
-        try:
-            return self._future.cancel()
-        except NotImplementedError:  # Parsl
-            return False
-
-    def running(self) -> bool:
-        return self._future.running()
+_SMALL = 16 * 1024  # bytes of a pickled init_function that may as well travel with each call
 
 
 class Foreign:
-    """Gives calls to another executor, which it neither starts nor shuts down.
+    """Passes calls on to an executor, and its answers back.
 
-    Functions and arguments go there as pickles that need no module of the script; to threads they go as they are.
+    Calls and results are pickled here, with cloudpickle where plain pickle does not do, except for threads of this
+    process.
 
     Parameters
     ----------
     options
-        Of the executor; ``executor`` is the other one.
+        Of our executor.
 
     Raises
     ------
@@ -89,144 +44,184 @@ class Foreign:
     """
 
     def __init__(self, options: Options) -> None:
-        self._executor: Any = options.executor
+        assert options.executor is not None
+        self._executor: Executor = options.executor
+        self._name = type(self._executor).__name__
+        self._in_threads = isinstance(self._executor, ThreadPoolExecutor)
         self._limit = options.max_workers
-        self._threads = isinstance(self._executor, ThreadPoolExecutor)
-        self._init = None if options.init_function is None else _to_send("init_function", options.init_function)
-        self._line: deque[Call] = deque()
-        self._under_way: dict[Call, Future[_Answer]] = {}
-        self._closed = False
+        self._most_cores = options.max_cores
+        self._token, self._setup = uuid.uuid4().hex, _packed_setup(options.init_function)
+        self._path = _own_import_path()
         self._changed = threading.Condition(threading.RLock())
+        self._waiting: deque[Call] = deque()
+        self._under_way: set[Call] = set()
+        self._busy = threading.Lock()
+        self._closing = False
 
     @property
     def max_workers(self) -> int:
-        """Most calls at a time."""
-        found = self._limit or getattr(self._executor, "_max_workers", None)
-        return found if isinstance(found, int) else cores()
+        """Most calls at a time; where the executor does not tell, as many as there are cores here."""
+        own = getattr(self._executor, "_max_workers", None)
+        return self._limit or (own if isinstance(own, int) else cores())
 
     def check(self, request: Request) -> None:
-        """Raise RequestError if a request can never be met: workers of others are as they are."""
-        default = Request()
-        names = ("cores", "threads_per_core", "gpus", "cwd", "command_line_argument_lst", "max_time")
-        asked = [name for name in names if getattr(request, name) != getattr(default, name)]
-        if asked:
-            raise RequestError(
-                f"{', '.join(asked)}: calls run in workers of a {type(self._executor).__name__} (executor=), which are "
-                "given nothing of the kind; ask for it where that is made"
-            )
+        """Raise RequestError for what an executor cannot be asked for in general."""
+        what = []
+        if request.cores > 1:
+            what.append(f"cores={request.cores}: it runs a call in one process, MPI ranks need a backend")
+        if request.gpus:
+            what.append(f"{request.gpus} GPUs: it was made with what it has, and gives out no GPUs")
+        if request.max_time is not None:
+            what.append("max_time: it cannot end a call")
+        if request.command_line_argument_lst:
+            what.append("command_line_argument_lst: no command is run")
+        if request.cwd is not None and self._in_threads:
+            what.append("cwd: its threads have one directory in common")
+        if self._most_cores is not None and request.slots > self._most_cores:
+            what.append(f"{request.slots} cores are asked for, there are {self._most_cores} (max_cores)")
+        if what:
+            raise RequestError(f"executor={self._name}: " + "; ".join(what))
 
     def take(self, call: Call) -> None:
-        """Take a call; it is pickled here and now."""
-        try:
-            self._prepare(call)
-        except RequestError as error:
-            call.fail(error)
-            return
+        """Take a call, and pass it on if there are not too many there already."""
+        call.future.add_done_callback(partial(self._done, call))
         with self._changed:
-            self._line.append(call)
+            self._waiting.append(call)
         self._feed()
 
-    def _prepare(self, call: Call) -> None:
-        if not self._threads:
-            task = (call.function, call.args, call.kwargs)
-            call.args, call.kwargs = (_to_send(str(call), task),), {}
-
     def _feed(self) -> None:
-        while (call := self._next()) is not None:
+        """Pass calls on, one thread at a time and not from within what that brings about."""
+        while self._waiting and self._has_room() and self._busy.acquire(blocking=False):
             try:
-                future: Future[Any] = self._submit(call)
-            except BaseException as error:  # it was shut down, or is broken
-                self._drop(call)
-                call.fail(error)
-                continue
-            with self._changed:
-                self._under_way[call] = future
-            call.future.carrier = _Carried(future)
-            future.add_done_callback(partial(self._done, call))
+                while (call := self._next()) is not None:
+                    self._pass_on(call, with_setup=len(self._setup or b"") < _SMALL)
+            finally:
+                self._busy.release()
+
+    def _has_room(self) -> bool:
+        return self._limit is None or len(self._under_way) < self._limit
 
     def _next(self) -> Call | None:
         with self._changed:
-            while self._line and (self._limit is None or len(self._under_way) < self._limit):
-                call = self._line.popleft()
-                if not call.future.cancelled() or call.begin():
-                    self._under_way[call] = Future()  # keeps its place until it has one
+            while self._waiting and self._has_room():
+                call = self._waiting.popleft()
+                if not call.future.done():
+                    self._under_way.add(call)
                     return call
-            self._changed.notify_all()
             return None
 
-    def _submit(self, call: Call) -> Future[Any]:
-        if self._threads:
-            in_thread: Future[Any] = self._executor.submit(call.function, *call.args, **call.kwargs)
-            return in_thread
-        found: Future[Any] = self._executor.submit(run_call, call.args[0], self._init)
-        return found
+    def _pass_on(self, call: Call, *, with_setup: bool) -> None:
+        whole = None if self._setup is None else (self._token, self._setup)
+        try:
+            if self._in_threads:
+                inner = self._executor.submit(guest.call, whole, call.function, tuple(call.args), dict(call.kwargs))
+            else:
+                setup = whole if with_setup or whole is None else (self._token, None)
+                inner = self._executor.submit(guest.run, self._path, setup, call.request.cwd, _packed(call))
+        except Exception as error:
+            call.fail(error)
+            return
+        call.future.carrier = _Carrier(inner)
+        inner.add_done_callback(partial(self._answered, call))
+
+    def _answered(self, call: Call, inner: Future[Any]) -> None:
+        """Take an answer, in whatever thread the executor gives it."""
+        if inner.cancelled():
+            call.cancel()
+            return
+        error = inner.exception()
+        if error is not None:
+            call.fail(error)
+            return
+        answer = inner.result()
+        if answer is None and not self._in_threads:  # that process was not set up
+            call.future.carrier = None
+            self._pass_on(call, with_setup=True)
+            return
+        ok, value = (True, answer) if self._in_threads else _read(answer)
+        if call.begin():
+            call.end(ok, value)
 
     def _done(self, call: Call, future: Future[Any]) -> None:
-        call.args, call.kwargs = (), {}
         if future.cancelled():
-            call.cancel()
-        elif call.begin():
-            call.end(*self._read(future))
-        self._drop(call)
-        self._feed()
-
-    def _read(self, future: Future[Any]) -> tuple[bool, Any]:
-        error = future.exception()
-        if error is not None:
-            return False, error
-        if self._threads:
-            return True, future.result()
-        ok, data = future.result()
-        try:
-            return (ok, _value_of(data)) if ok else (ok, _error_of(data))
-        except Exception as problem:  # of classes that cannot be imported here
-            return False, problem
-
-    def _drop(self, call: Call) -> None:
+            call.begin()  # tells those who wait for it
         with self._changed:
-            self._under_way.pop(call, None)
+            self._under_way.discard(call)
+            call.args, call.kwargs = (), {}
             self._changed.notify_all()
+        self._feed()
 
     def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Take no more calls; see `Backend.close`. What runs elsewhere cannot be ended from here."""
+        """Take no more calls; what runs is left to its executor. See `Backend.close`."""
         with self._changed:
-            self._closed = True
-            calls = [*self._line, *self._under_way] if cancel else []
+            self._closing = True
+            calls = [*self._waiting, *self._under_way] if cancel or kill else []
             self._changed.notify_all()
         for call in calls:
-            call.cancel()
-        self._feed()
+            if not call.cancel() and kill:
+                call.fail(ExPyReTimeoutError(f"the script ends, and waits for {call} no more; {self._name} goes on"))
 
     def join(self) -> None:
-        """Wait until all is over."""
+        """Wait until all calls are done."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed and not self._line and not self._under_way)
+            self._changed.wait_for(self._is_over)
+        if self._setup is not None:
+            guest.forget(self._token)
+
+    def _is_over(self) -> bool:
+        return self._closing and not self._under_way and all(call.future.done() for call in self._waiting)
 
 
-def _to_send(what: str, value: Any) -> bytes:
+class _Carrier:
+    """The future of another executor; not every one can cancel."""
+
+    def __init__(self, inner: Future[Any]) -> None:
+        self._inner = inner
+
+    def cancel(self) -> bool:
+        """Cancel the call there; False if it is too late for that."""
+        try:
+            return self._inner.cancel()
+        except NotImplementedError:  # Parsl
+            return False
+
+    def running(self) -> bool:
+        """Return whether the call runs."""
+        return self._inner.running()
+
+
+def _packed_setup(function: Any) -> bytes | None:
+    if function is None:
+        return None
     try:
-        payload = dump(value)
-        return payload.data if not payload.buffers else _in_one(value)
+        return guest.pack(function)
     except Exception as error:
-        raise RequestError(f"{what} cannot be sent to a worker: {error}") from error
+        raise RequestError(f"init_function cannot be sent to a worker: {error}") from error
 
 
-def _in_one(value: Any) -> bytes:
-    import cloudpickle
-
-    data: bytes = cloudpickle.dumps(value, 5)
-    return data
-
-
-def _value_of(data: bytes) -> Any:
-    content, buffers = pickle.loads(data)
-    return pickle.loads(content, buffers=buffers)
+def _packed(call: Call) -> bytes:
+    try:
+        return guest.pack((call.function, tuple(call.args), dict(call.kwargs)))
+    except Exception as error:
+        raise RequestError(f"{call} cannot be sent to a worker: {error}") from error
 
 
-def _error_of(data: bytes) -> BaseException:
-    content, text = pickle.loads(data)
-    error = load_exception(memoryview(content))
-    error.__cause__ = RemoteTraceback(text)
-    return error
+def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:
+    ok, data = answer
+    try:
+        if ok:
+            return True, guest.unpack(data)
+        pickled, text = pickle.loads(data)
+        error = load_exception(memoryview(pickled))
+        error.__cause__ = RemoteTraceback(text)
+        return False, error
+    except Exception as error:  # of classes that cannot be imported here
+        return False, error
 
 
+def _own_import_path() -> list[str]:
+    """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
+    known = sysconfig.get_paths()
+    installed = tuple(known[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    places = [os.path.abspath(place) for place in sys.path]
+    return [place for place in places if not place.startswith(installed)]

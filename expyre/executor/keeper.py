@@ -59,10 +59,10 @@ class Keeper:
         }  # fmt: skip
         self._ask(request, sock.fileno())
 
-    def start(self, worker: int, command: Sequence[str], environ: Mapping[str, str], cwd: str | None) -> None:
-        """Start a command that starts a worker."""
-        cwd = cwd or os.getcwd()
-        self._ask({"worker": worker, "command": list(command), "environ": dict(environ), "cwd": cwd})
+    def start(self, worker: int, command: Sequence[str], environ: Mapping[str, str], *, litter: str | None) -> None:
+        """Start a command that starts a worker; a directory that a killed script would leave is removed in the end."""
+        request = {"worker": worker, "command": list(command), "environ": dict(environ), "cwd": os.getcwd()}
+        self._ask({**request, "litter": litter})
 
     def kill(self, worker: int, *, gently: bool = False) -> None:
         """End a worker with all that it has started; a command first gets a chance to clean up."""

@@ -29,6 +29,10 @@ def ran(directory: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def kept(directory: Path) -> list[Path]:
+    return [path for path in (directory / "results").glob("??/*") if path.is_file()]
+
+
 @pytest.fixture(params=[True, False], ids=["block", "per_call"])
 def make(request, tmp_path):
     return lambda: Executor(
@@ -89,32 +93,38 @@ def test_what_has_no_stable_value_is_named(make, tmp_path):
     assert "args[1]" in str(error)
 
 
-@pytest.mark.parametrize("harm", ["cut", "changed", "forged"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "forged", "swapped"])
 def test_a_file_that_is_not_what_was_kept_is_not_unpickled(make, tmp_path, harm, caplog):
     with make() as executor:
         executor.submit(counted, str(tmp_path), 1).result()
-    [file] = (tmp_path / "cache").glob("*.result")
+    [file] = kept(tmp_path / "cache")
     assert file.stat().st_mode & 0o777 == 0o600
     data = bytearray(file.read_bytes())
     if harm == "changed":
         data[10] ^= 1
     elif harm == "forged":
         data = bytearray(b"cos\nabort\n(tR.") + data[14:]
+    elif harm == "swapped":
+        with make() as executor:
+            executor.submit(counted, str(tmp_path), 2).result()
+        (tmp_path / "ran").write_text("1\n")
+        [other] = [path for path in kept(tmp_path / "cache") if path != file]
+        data = bytearray(other.read_bytes())
     file.write_bytes(data[:-7] if harm == "cut" else data)
     with make() as executor:
         assert executor.submit(counted, str(tmp_path), 1).result() == [1, 1]
     assert ran(tmp_path) == ["1", "1"]
-    assert "nothing was unpickled, the call is made again" in caplog.text
+    assert "the call is computed again" in caplog.text
 
 
 def test_a_directory_of_others_is_refused(tmp_path):
-    place = tmp_path / "open"
-    place.mkdir()
+    place = tmp_path / "open" / "results"
+    place.mkdir(parents=True)
     place.chmod(0o777)
-    with pytest.raises(RequestError, match=r"cache_directory=.*open: others can write there"):
-        Executor(cache_directory=str(place))
+    with pytest.raises(RequestError, match=r"results cannot be kept in .*open.*others may write there"):
+        Executor(cache_directory=str(place.parent))
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="cache_directory="):
+    with pytest.raises(RequestError, match="results cannot be kept in"):
         Executor(cache_directory=str(tmp_path / "file"))
 
 
@@ -129,7 +139,7 @@ def test_arrays_and_the_usual_place(tmp_path, monkeypatch):
         with Executor(max_workers=1, block_allocation=True, cache=True) as executor:
             found = executor.submit(np.multiply, array, 2.0).result()
             assert np.array_equal(found, 2 * array)
-    assert len(list((tmp_path / ".expyre" / "executor_cache").glob("*.result"))) == 1
+    assert len(kept(tmp_path / ".expyre" / "_executor_cache")) == 1
 
 
 TEXT = """

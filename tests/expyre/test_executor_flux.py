@@ -15,7 +15,7 @@ import pytest
 
 from expyre import Executor
 from expyre.errors import WorkerDied
-from expyre.executor.launching import flux_command
+from expyre.executor.commands import Flux
 from expyre.executor.requests import Request
 
 STAND_IN = """\
@@ -67,7 +67,7 @@ def test_each_call_is_a_job(flux, tmp_path):
         request = {"threads_per_core": 2, "cwd": str(tmp_path), "command_line_argument_lst": ["--job-name=mine"]}
         assert executor.submit(job_and_place, resource_dict=request).result(timeout=60) == ("f1", str(tmp_path), "2")
     [asked] = flux()
-    assert asked == {"ntasks": "1", "cores-per-task": "2", "cwd": str(tmp_path), "job-name": "mine"}
+    assert asked == {"ntasks": "1", "cores-per-task": "2", "job-name": "mine"}
 
 
 def test_each_worker_is_a_job(flux):
@@ -90,7 +90,7 @@ def test_what_flux_refuses_is_told(flux):
 
 
 def test_gpus_are_asked_for_by_task():
-    words = flux_command(Request(cores=2, threads_per_core=3, gpus=4))
+    words = Flux().command(Request(cores=2, threads_per_core=3, gpus=4))
     assert words == [
-        "flux", "run", "--ntasks=2", "--cores-per-task=3", "--gpus-per-task=2", "--setopt=gpu-affinity=per-task"
+        "flux", "run", "--ntasks=2", "--cores-per-task=3", "--setopt=exit-on-error", "--gpus-per-task=2", "--setopt=gpu-affinity=per-task"
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from executor_tools import HEAD_OF_SCRIPTS, nothing_left, run, script
 
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
-from expyre.executor.launching import mpi_command
+from expyre.executor.commands import Mpi
 from expyre.executor.requests import Request
 
 pytest.importorskip("mpi4py")
@@ -140,7 +140,7 @@ def test_no_launcher(monkeypatch, tmp_path):
         Executor(max_cores=2, cores_per_worker=2)
     monkeypatch.setenv("EXPYRE_MPIEXEC", "run --with 'two words'")
     request = Request(cores=3, command_line_argument_lst=("-v",))
-    assert mpi_command(request) == ["run", "--with", "two words", "-n", "3", "-v"]
+    assert Mpi().command(request) == ["run", "--with", "two words", "-n", "3", "-v"]
 
 
 SAMPLE = """

@@ -17,6 +17,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -75,6 +76,11 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def end_with_parent() -> None:
+    """Have this process told to end when its parent does, so that it can clean up."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose parent ends, so that they are found at the end."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -99,6 +105,7 @@ class _Keeper:
         self._pids: dict[int, int] = {}  # process -> worker
         self._commands: dict[int, tuple[subprocess.Popen[bytes], Words]] = {}
         self._kill_at: dict[int, float] = {}
+        self._litter: Optional[str] = None  # noqa: UP045  (Python 3.9)
         self._wake_r, self._wake_w = os.pipe()
         for fd in (self._wake_r, self._wake_w):
             os.set_blocking(fd, False)
@@ -201,10 +208,11 @@ class _Keeper:
     def _start(self, request: dict[str, Any]) -> None:
         """Start a command in a session of its own."""
         words = Words()
+        self._litter = request["litter"]
         try:
             process = subprocess.Popen(
                 request["command"], env=request["environ"], cwd=request["cwd"], stdin=subprocess.DEVNULL,
-                stderr=words.writing, start_new_session=True,
+                stderr=words.writing, start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
         except OSError as error:
             words.close()
@@ -271,6 +279,8 @@ class _Keeper:
             self._reap()
             time.sleep(0.02)
         end_tree(os.getpid(), itself=False)
+        if self._litter is not None:
+            shutil.rmtree(self._litter, ignore_errors=True)
 
 
 def main(fd: int, script: int) -> None:
