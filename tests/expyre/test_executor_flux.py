@@ -92,5 +92,6 @@ def test_what_flux_refuses_is_told(flux):
 def test_gpus_are_asked_for_by_task():
     words = Flux().command(Request(cores=2, threads_per_core=3, gpus=4))
     assert words == [
-        "flux", "run", "--ntasks=2", "--cores-per-task=3", "--setopt=exit-on-error", "--gpus-per-task=2", "--setopt=gpu-affinity=per-task"
+        "flux", "run", "--ntasks=2", "--cores-per-task=3", "--setopt=exit-on-error",
+        "--gpus-per-task=2", "--setopt=gpu-affinity=per-task",
     ]  # fmt: skip
