@@ -20,7 +20,7 @@ from queue_tools import fresh_queue
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "staged_sweep"
 TARGETS = ("{model: harmonic, element: Al}", "{model: harmonic, element: Cu}")
-SAMPLERS = ("{sampler: hmc, trajectories: 150}", "{sampler: langevin, steps: 1500}")
+SAMPLERS = ("{sampler: hmc, trajectories: 100}", "{sampler: langevin, steps: 1000}")
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +189,9 @@ def kill_after_first_runs(directory: Path, *words: str) -> int:
     return len(logs(directory)) // 2
 
 
-MORE = (*SAMPLERS, "{sampler: andersen, steps: 1500}")
+MORE = (*SAMPLERS, "{sampler: andersen, steps: 1000}")
 
 
-@pytest.mark.xfail(reason="cache_directory of the Executor is not wired yet", strict=True)
 def test_killed_and_run_again_only_what_is_missing_is_computed(tmp_path: Path) -> None:
     configure(tmp_path, samplers=MORE)
     done = kill_after_first_runs(tmp_path, "--workers", "1")
@@ -219,7 +218,6 @@ def queue(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.xfail(reason="systems as backends of the Executor are not there yet", strict=True)
 def test_as_jobs_of_a_queue_killed_and_run_again(tmp_path: Path, queue: None) -> None:
     configure(tmp_path)
     done = kill_after_first_runs(tmp_path, "--system", "queue")
