@@ -1,4 +1,4 @@
-"""The processes that a process has started, and how to end them with it.
+"""The processes that a process has started: how to end them with it, and how one has ended.
 
 Standard library only, Python 3.9.
 """
@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Container  # noqa: UP035  (Python 3.9)
 
-__all__ = ["descendants", "end_group", "end_tree"]
+__all__ = ["descendants", "end_group", "end_tree", "how_it_ended", "kills_for_memory"]
 
 
 def descendants(pid: int) -> list[int]:
@@ -52,3 +52,24 @@ def end_tree(pid: int, *, itself: bool = True, spare: Container[int] = ()) -> No
             os.kill(each, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue
+
+
+def how_it_ended(status: int) -> str:
+    """Return in words how a process ended: by its exit status, or by a signal if the status is negative."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def kills_for_memory() -> int:
+    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0

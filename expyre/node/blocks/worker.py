@@ -16,6 +16,7 @@ from collections import deque
 from typing import Any, Deque, List, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
 from .. import runner
+from ..family import how_it_ended, kills_for_memory
 from ..serving import messages
 from . import spool as names
 from .crew import Crew
@@ -60,7 +61,7 @@ class Worker:
         self._noted_at = 0.0
         self._pause = _FASTEST
         self._life = f"{os.getpid()}-{time.time()}"
-        self._kills = _kills_for_memory()
+        self._kills = kills_for_memory()
 
     def note(self, state: str, why: str = "") -> None:
         """Leave word of how far this worker is."""
@@ -216,12 +217,13 @@ class Worker:
     def _death(self, ticket: int, what: str, seconds: float) -> bytes:
         status = self.crew.reap()
         self._known.clear()
-        kills, before = _kills_for_memory(), self._kills
+        kills, before = kills_for_memory(), self._kills
         self._kills = kills
         if status == -signal.SIGKILL and kills > before:
             text = "the system killed its worker because memory had run out"
             return names.note_of_end(ticket, "OutOfMemory", text, seconds)
-        return names.note_of_end(ticket, "WorkerDied", f"{_how(status)} while it was running {what}", seconds)
+        how = f"its process {how_it_ended(status or 0)} while it was running {what}"
+        return names.note_of_end(ticket, "WorkerDied", how, seconds)
 
     def _out_of_time(self, label: Label, seconds: float) -> None:
         """Give a call back that will not be done in time, or end it if it would be so in any worker."""
@@ -234,25 +236,6 @@ class Worker:
 
     def _end(self, label: Label, reason: str, text: str, seconds: float = 0.0) -> None:
         self.spool.finish(label, names.note_of_end(label.ticket, reason, text, seconds))
-
-
-def _how(status: Optional[int]) -> str:  # noqa: UP045
-    if status is None or status >= 0:
-        return f"its process ended with exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"its process was killed by {name}"
-
-
-def _kills_for_memory() -> int:
-    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0
 
 
 def main(path: str, settings: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import Any
 
-from expyre.node.family import end_tree
+from expyre.node.family import end_tree, how_it_ended
 
 from ..task import Task
 from . import wire
@@ -139,7 +138,7 @@ class WorkerProcess:
             code = self._wait(None)
         number = read_mark(self._mark.fileno())
         self._close()
-        return number, _words(code or 0)
+        return number, how_it_ended(code or 0)
 
     def stop(self, *, kill: bool) -> None:
         """End the worker: let it finish, or kill it together with what it has started."""
@@ -156,17 +155,6 @@ class WorkerProcess:
         _parent_ends.discard(self.conn)
         self.conn.close()
         self._mark.close()
-
-
-def _words(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
 
 
 class Pool:
