@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from executor_tools import HEAD_OF_SCRIPTS, nothing_left, script
+from executor_tools import HEAD_OF_SCRIPTS, nothing_left, script, wait_until
 
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
 from expyre.executor import launching
 from expyre.executor.commands import Mpi
 from expyre.executor.requests import Request
+from expyre.node.family import descendants
 
 pytest.importorskip("mpi4py")
 
@@ -248,7 +249,7 @@ def test_variables_of_jobs_and_of_other_ranks_do_not_steer_the_launcher(monkeypa
 HANG = """
 def hang():
     from mpi4py import MPI
-    Path(f"rank_{MPI.COMM_WORLD.Get_rank()}").write_text("there\\n")
+    Path(f"rank_{MPI.COMM_WORLD.Get_rank()}").write_text(f"{os.getpid()}\\n")
     subprocess.Popen(["sleep", "600"])
     time.sleep(600)
 
@@ -264,9 +265,8 @@ def hanging(monkeypatch, tmp_path):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     with script(HEAD_OF_SCRIPTS + "import subprocess\n" + HANG, tmp_path) as running:
-        for rank in (0, 1):
-            running.wait_for_file(f"rank_{rank}")
-        yield running, tmp_path / "tmp"
+        ranks = [int(running.wait_for_file(f"rank_{rank}")) for rank in (0, 1)]
+        yield running, tmp_path / "tmp", ranks
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -274,7 +274,7 @@ def sockets(directory: Path) -> list[Path]:
 
 
 def test_nobody_sees_the_secret_and_nothing_is_left_of_a_killed_script(hanging):
-    running, directory = hanging
+    running, directory, _ = hanging
     for pid in running.others():
         assert not re.search(rb"[0-9a-f]{64}", Path(f"/proc/{pid}/cmdline").read_bytes())
     assert len(sockets(directory)) == 1
@@ -284,11 +284,14 @@ def test_nobody_sees_the_secret_and_nothing_is_left_of_a_killed_script(hanging):
 
 
 def test_ranks_end_though_nobody_is_there_to_end_them(hanging):
-    running, _ = hanging
-    keeper = next(pid for pid in running.others() if b"serving.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    launcher = [pid for pid in running.others() if b"mpiexec" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert launcher
-    for pid in (*launcher, keeper, running.process.pid):  # the first cannot clean up
+    running, _, ranks = hanging
+    wait_until(lambda: all(descendants(rank) for rank in ranks), 60.0)
+    kept = {*ranks, *(pid for rank in ranks for pid in descendants(rank))}
+    others = [pid for pid in running.others() if pid not in kept]
+    assert len(others) >= 3  # mpiexec, what it has started to start ranks, the keeper
+    for pid in (*others, running.process.pid):
+        os.kill(pid, signal.SIGSTOP)  # so that none cleans up for another
+    for pid in (*others, running.process.pid):
         os.kill(pid, signal.SIGKILL)
     nothing_left(running)
 
