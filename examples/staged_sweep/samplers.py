@@ -3,6 +3,7 @@
 import numpy as np
 from ase import units
 from averages import fluctuation, mean
+from tasks import task
 
 DEFAULTS = {
     "hmc": {"temperature": 300.0, "trajectories": 2000, "steps": 10, "timestep": 8.0},
@@ -14,6 +15,7 @@ _WARM_UP = 0.1  # part of a run that is not used
 _FRAMES = 10  # configurations that are kept
 
 
+@task
 def run_sampler(target, sampler, temperature, seed, **options):
     """Return averages over a run, with error bars, and some of its configurations.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import configuration
 from samplers import run_sampler
 from targets import build_target
-from tasks import TaskFailed, run_task
+from tasks import TaskFailed
 
 from expyre.errors import InputFailed
 from expyre.executor import Executor
@@ -69,12 +69,12 @@ def submit(exe, builds, runs):
     targets = {}
     for build in builds:
         say(f"  Submitting build for {build.id} (model={build.options['model']}, data={build.options['element']})")
-        targets[build.id] = exe.submit(run_task, build_target, **build.options)
+        targets[build.id] = exe.submit(build_target, **build.options)
     say("\n=== Stage B: Running Samplers ===")
     samples = {}
     for run in runs:
         say(f"  Submitting {run.options['sampler']} for {run.target.id} (run_id={run.id})")
-        samples[run.id] = exe.submit(run_task, run_sampler, targets[run.target.id], **run.options)
+        samples[run.id] = exe.submit(run_sampler, targets[run.target.id], **run.options)
     return targets, samples
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
+from tasks import task
 
 DEFAULTS = {
     "harmonic": {"element": "Cu", "repeat": 2, "displacement": 0.01},
@@ -35,6 +36,7 @@ class Target:
         return HarmonicCalculator(HarmonicForceField(self.reference, self.parameters["hessian"], self.energy))
 
 
+@task
 def build_target(model, element, repeat, seed, **options):
     """Return the target for one entry of the configuration."""
     crystal = relaxed_crystal(element, repeat)

@@ -1,6 +1,7 @@
 """What is done around each task, wherever it runs: its output comes back, also from a host that shares no files."""
 
 import contextlib
+import functools
 import io
 import socket
 import time
@@ -38,14 +39,19 @@ class TaskFailed(Exception):
         return self.message
 
 
-def run_task(function, *inputs, **options):
-    """Call a function with the values of its inputs, and return its Outcome."""
-    log, err = io.StringIO(), io.StringIO()
-    began, clock = time.time(), time.monotonic()
-    try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(err):
-            value = function(*(each.value for each in inputs), **options)
-    except Exception as error:
-        text = err.getvalue() + traceback.format_exc()
-        raise TaskFailed(f"{type(error).__name__}: {error}", log.getvalue(), text) from None
-    return Outcome(value, log.getvalue(), err.getvalue(), began, time.monotonic() - clock, socket.gethostname())
+def task(function):
+    """Let a function take outcomes of other tasks for its inputs, and return its own."""
+
+    @functools.wraps(function)
+    def run(*inputs, **options):
+        log, err = io.StringIO(), io.StringIO()
+        began, clock = time.time(), time.monotonic()
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(err):
+                value = function(*(each.value if isinstance(each, Outcome) else each for each in inputs), **options)
+        except Exception as error:
+            text = err.getvalue() + traceback.format_exc()
+            raise TaskFailed(f"{type(error).__name__}: {error}", log.getvalue(), text) from None
+        return Outcome(value, log.getvalue(), err.getvalue(), began, time.monotonic() - clock, socket.gethostname())
+
+    return run

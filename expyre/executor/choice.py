@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expyre.errors import RequestError
 from expyre.executor.backends import Options, make_dispatcher
 from expyre.executor.calls import Backend
 
@@ -26,7 +25,7 @@ def make_backend(options: Options) -> Backend:
     try:
         backend.check(options.request)
         return _with_cache(options, backend)
-    except RequestError:
+    except BaseException:
         backend.close()
         raise
 

@@ -111,13 +111,13 @@ class Foreign:
             return None
 
     def _pass_on(self, call: Call, *, with_setup: bool) -> None:
-        setup = None if self._setup is None else (self._token, self._setup if with_setup else None)
+        whole = None if self._setup is None else (self._token, self._setup)
         try:
             if self._in_threads:
-                inner = self._executor.submit(guest.call, setup, call.function, tuple(call.args), dict(call.kwargs))
+                inner = self._executor.submit(guest.call, whole, call.function, tuple(call.args), dict(call.kwargs))
             else:
-                data = _packed(call)
-                inner = self._executor.submit(guest.run, self._path, setup, call.request.cwd, data)
+                setup = whole if with_setup or whole is None else (self._token, None)
+                inner = self._executor.submit(guest.run, self._path, setup, call.request.cwd, _packed(call))
         except Exception as error:
             call.fail(error)
             return

@@ -17,6 +17,11 @@ class Ledger:
         os.write(handle, f"{word} {number}\n".encode())
         os.close(handle)
 
+    def worker(self):
+        """Return the process id of the worker whose call has begun last."""
+        with open(f"{self.path}.pid") as file:
+            return int(file.read())
+
     def count(self, word, number=None):
         if not os.path.exists(self.path):
             return 0
@@ -27,6 +32,8 @@ class Ledger:
 
 def work(ledger, number, seconds=0.0):
     """Return the number, and the job that it ran in."""
+    with open(f"{ledger.path}.pid", "w") as file:
+        file.write(str(os.getppid()))
     ledger.note("begin", number)
     time.sleep(seconds)
     ledger.note("end", number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +18,21 @@ from queue_tools import until
 from expyre import Executor
 from expyre.errors import ExPyReTimeoutError, InputFailed, RequestError
 
-MakeExecutor = Callable[[], AbstractContextManager[concurrent.futures.Executor]]
+MakeExecutor = Callable[[Path], AbstractContextManager[concurrent.futures.Executor]]
 
 
-def threads() -> concurrent.futures.Executor:
+def threads(_directory: Path) -> concurrent.futures.Executor:
     return concurrent.futures.ThreadPoolExecutor(2)
 
 
-def processes() -> concurrent.futures.Executor:
+def processes(_directory: Path | None = None) -> concurrent.futures.Executor:
     import multiprocessing
 
     return concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
 
 
 @contextmanager
-def loky() -> Iterator[concurrent.futures.Executor]:
+def loky(_directory: Path) -> Iterator[concurrent.futures.Executor]:
     import loky
 
     with loky.ProcessPoolExecutor(2) as executor:
@@ -39,7 +40,7 @@ def loky() -> Iterator[concurrent.futures.Executor]:
 
 
 @contextmanager
-def dask() -> Iterator[concurrent.futures.Executor]:
+def dask(_directory: Path) -> Iterator[concurrent.futures.Executor]:
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -50,21 +51,33 @@ def dask() -> Iterator[concurrent.futures.Executor]:
 
 
 @contextmanager
-def parsl() -> Iterator[concurrent.futures.Executor]:
+def parsl(directory: Path) -> Iterator[concurrent.futures.Executor]:
     pytest.importorskip("parsl")
     from parsl import Config, HighThroughputExecutor
     from parsl.concurrent import ParslPoolExecutor
     from parsl.providers import LocalProvider
 
+    beside = os.path.dirname(sys.executable)  # where the programs are that Parsl starts
+    if beside not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{beside}{os.pathsep}{os.environ['PATH']}"
     provider = LocalProvider(init_blocks=1, max_blocks=1)
-    engine = HighThroughputExecutor(
-        address="127.0.0.1", loopback_address="127.0.0.1", max_workers_per_node=2, provider=provider, encrypted=False
-    )
-    with ParslPoolExecutor(Config(executors=[engine], usage_tracking=0, initialize_logging=False)) as executor:
+    engine = HighThroughputExecutor(address="127.0.0.1", max_workers_per_node=2, provider=provider, encrypted=False)
+    settings = Config([engine], run_dir=str(directory), strategy="none", initialize_logging=False)
+    with ParslPoolExecutor(settings) as executor:
         yield executor
 
 
 KINDS: list[Any] = [threads, processes, loky, dask, parsl]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda make: make.__name__)
+def theirs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[concurrent.futures.Executor]:
+    """An executor of each kind, started once."""
+    make: MakeExecutor = request.param
+    with make(tmp_path_factory.mktemp("theirs")) as executor:
+        yield executor
 
 
 class Trouble(Exception):
@@ -93,45 +106,39 @@ def with_offset(number: int, offset: int) -> tuple[int, int]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("make", KINDS)
-def test_calls_run_there_with_our_dependencies(make: MakeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_calls_run_there_with_our_dependencies(theirs: concurrent.futures.Executor) -> None:
     scale = 3
 
     def closure(values: list[int]) -> int:
         return scale * sum(values)
 
-    with make() as theirs:
-        with Executor(executor=theirs) as executor:
-            inputs = [executor.submit(abs, -i) for i in range(5)]
-            assert executor.submit(closure, inputs).result(200) == 30
-            failed = executor.submit(fail, 7)
-            error = failed.exception(200)
-            assert isinstance(error, Trouble)
-            assert (error.number, str(error)) == (7, "in trouble")
-            assert isinstance(executor.submit(closure, [failed]).exception(200), InputFailed)
-            assert [*executor.map(pow, range(6), [2] * 6, chunksize=2)] == [0, 1, 4, 9, 16, 25]
-        assert theirs.submit(abs, -1).result(200) == 1, "it is not ours to shut down"
+    with Executor(executor=theirs) as executor:
+        inputs = [executor.submit(abs, -i) for i in range(5)]
+        assert executor.submit(closure, inputs).result(200) == 30
+        failed = executor.submit(fail, 7)
+        error = failed.exception(200)
+        assert isinstance(error, Trouble)
+        assert (error.number, str(error)) == (7, "in trouble")
+        assert isinstance(executor.submit(closure, [failed]).exception(200), InputFailed)
+        assert [*executor.map(pow, range(6), [2] * 6, chunksize=2)] == [0, 1, 4, 9, 16, 25]
+    assert theirs.submit(abs, -1).result(200) == 1, "it is not ours to shut down"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
 def test_an_init_function_is_called_once_in_each_process(
-    make: MakeExecutor, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    theirs: concurrent.futures.Executor, size: int, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    ballast, notes = b"x" * size, tmp_path / "notes"
-    notes.mkdir()
+    ballast = b"x" * size
 
     def init() -> dict[str, int]:
         assert len(ballast) == size
-        return note_process(notes)
+        return note_process(tmp_path)
 
-    with make() as theirs, Executor(executor=theirs, block_allocation=True, init_function=init) as executor:
+    with Executor(executor=theirs, block_allocation=True, init_function=init) as executor:
         answers = list(executor.map(with_offset, range(20)))
     assert [number for number, _ in answers] == [*range(100, 120)]
-    noted = [name.partition(".")[0] for name in os.listdir(notes)]
+    noted = [name.partition(".")[0] for name in os.listdir(tmp_path)]
     assert sorted(noted) == sorted({str(pid) for _, pid in answers})
 
 
@@ -178,7 +185,7 @@ def test_a_script_that_is_interrupted_does_not_wait(tmp_path: Path) -> None:
 
 def test_what_they_cannot_give_is_refused_all_at_once() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as theirs:
-        with pytest.raises(RequestError, match="cores=2.*1 GPUs.*max_time.*cwd"):
+        with pytest.raises(RequestError, match=r"cores=2.*1 GPUs.*max_time.*cwd"):
             Executor(executor=theirs, cores_per_worker=2, gpus_per_worker=1, max_time=5, cwd="/tmp")
         with pytest.raises(RequestError, match="4 cores are asked for, there are 2"):
             Executor(executor=theirs, max_cores=2, threads_per_core=4)
@@ -192,5 +199,7 @@ def test_the_directory_of_a_call(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_pickled_is_told() -> None:
-    with processes() as theirs, Executor(executor=theirs) as executor, pytest.raises(RequestError, match="cannot be sent"):
-        executor.submit(id, threading.Lock()).result(200)
+    with processes() as theirs, Executor(executor=theirs) as executor:
+        error = executor.submit(id, threading.Lock()).exception(200)
+    assert isinstance(error, RequestError)
+    assert "cannot be sent" in str(error)

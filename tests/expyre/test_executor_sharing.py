@@ -138,11 +138,11 @@ def expected(steps: list[Step], number: int, ended: dict[int, str], values: dict
         values[number] = number + sum(values[each] for each in inputs)
 
 
-PROGRAMS = st.lists(STEPS, min_size=1, max_size=40)
+PROGRAMS = st.lists(STEPS, min_size=1, max_size=30)
 MOSTLY = st.sampled_from([True] * 3 + [False])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(steps=PROGRAMS, workers=st.integers(1, 3), block=MOSTLY)
 def test_any_mix_of_calls(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step], workers: int, block: bool

@@ -426,7 +426,7 @@ class Blocks:
                 time.sleep(self._pace.last_looks)
                 self._jobs.look()
             self._jobs.cancel(self._jobs.workers)
-            self._jobs.tidy(all_of_them=self._broken is None)
+            self._jobs.tidy(everything=True)
             self._spool.remove()
         except (ExPyReError, OSError) as error:
             log.warning("the workers on %s end by themselves, but could not be told to: %s", self._system.host, error)
@@ -434,7 +434,8 @@ class Blocks:
 
 def _died(placed: Placed, ended: Ended) -> Answer:
     """Return what has come of a call whose worker's job has ended under it."""
-    kind = type(ended.error) if isinstance(ended.error, ExPyReJobDiedError) else WorkerDied
+    named = isinstance(ended.error, ExPyReJobDiedError) and type(ended.error) is not ExPyReJobDiedError
+    kind: Any = type(ended.error) if named else WorkerDied
     error: BaseException = kind(f"{placed.call}: the job of its worker has ended. {ended.error or ''}".rstrip())
     error.__cause__ = ended.error
     return Answer(False, error, died=True)

@@ -83,7 +83,7 @@ class WorkerJobs:
         self._jobs: dict[str, ExPyRe] = {}
         self._begun: set[str] = set()
         self._leaving: set[str] = set()
-        self._failed: list[ExPyRe] = []
+        self._cancelled: set[str] = set()
         self._backlog = Backlog()
         self._done: list[ExPyRe] = []
 
@@ -165,7 +165,8 @@ class WorkerJobs:
     def _ended(self, worker: str) -> Ended:
         job = self._jobs.pop(worker)
         error = read_outcome(job.row).error
-        (self._done if error is None else self._failed).append(job)
+        if error is None or worker in self._cancelled:
+            self._done.append(job)
         return Ended(worker, error)
 
     def begun(self, worker: str) -> None:
@@ -179,7 +180,9 @@ class WorkerJobs:
 
     def cancel(self, workers: Iterable[str]) -> None:
         """Have the queue end jobs; never raises for what it says."""
-        jobs = [self._jobs[worker] for worker in workers if worker in self._jobs]
+        known = [worker for worker in workers if worker in self._jobs]
+        self._cancelled.update(known)
+        jobs = [self._jobs[worker] for worker in known]
         ids = [job.remote_id for job in jobs if job.remote_id]
         if not ids:
             return
@@ -193,12 +196,20 @@ class WorkerJobs:
         """Return the workers whose jobs have not begun, as far as is known."""
         return [worker for worker in self._jobs if worker not in self._begun]
 
-    def tidy(self, *, all_of_them: bool = False) -> None:
-        """Remove the files of jobs that ended well, and what the record has of them; or those of all jobs."""
+    def tidy(self, *, everything: bool = False) -> None:
+        """Remove the files of jobs that ended well, and what the record has of them.
+
+        Those of others stay, since errors refer to them.
+
+        Parameters
+        ----------
+        everything
+            Also those of jobs that may not have ended yet.
+        """
         jobs, self._done = self._done, []
-        if all_of_them:
-            jobs += [*self._failed, *self._jobs.values()]
-            self._failed, self._jobs = [], {}
+        if everything:
+            jobs += self._jobs.values()
+            self._jobs = {}
         self._remove(jobs)
 
     def _remove(self, jobs: Sequence[ExPyRe]) -> None:

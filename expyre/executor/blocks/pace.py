@@ -63,7 +63,7 @@ class Pace:
     def looked(self, seconds: float, moved: bool) -> None:
         """Take note of a round that took so long, and of whether anything was new."""
         self._trouble = 0.0
-        self._delay = self.fastest if moved else min(self._delay * 1.3, self._slowest)
+        self._delay = self.fastest if moved else min(self._delay * 1.2, self._slowest)
         self._next = time.monotonic() + max(self._delay, seconds)
 
     def failed(self) -> float:

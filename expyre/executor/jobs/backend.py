@@ -90,11 +90,22 @@ class Jobs:
 
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
-        wanted = cast("JobRequest", request)
+        what = []
+        if request.cores > 1:
+            what.append(
+                f"cores={request.cores} are as many MPI ranks, which a job of a system does not start: ask for "
+                "threads_per_core, and let the function run mpiexec or srun if it needs ranks"
+            )
+        if request.cwd is not None:
+            what.append("cwd: a job has a directory of its own; name input_files and output_files")
+        if request.command_line_argument_lst:
+            what.append("command_line_argument_lst: header_extra is what goes to the queue of a system")
         most = self._options.max_cores
         if most is not None and request.slots > most:
-            raise RequestError(f"{request.slots} cores are asked for, there are {most} (max_cores)")
-        wanted.options(self._name, self._system)
+            what.append(f"{request.slots} cores are asked for, there are {most} (max_cores)")
+        if what:
+            raise RequestError("; ".join(what))
+        cast("JobRequest", request).options(self._name, self._system)
 
     def take(self, call: Call) -> None:
         """Take a call; its arguments must not be changed before it is pending in the queue."""

@@ -124,7 +124,7 @@ class Worker:
 
     def _rest(self) -> None:
         time.sleep(self._pause)
-        self._pause = min(self._pause * 1.5, _SLOWEST)
+        self._pause = min(self._pause * 1.2, _SLOWEST)
 
     # -- the process that runs calls ---------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def run(path: List[str], setup: Optional[Setup], cwd: Optional[str], data: bytes
         return False, worker.failure(error).data
 
 
-def call(setup: Optional[Setup], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: UP045
+def call(setup: Optional[Tuple[str, bytes]], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: UP006, UP045
     """Call a function in a thread of the script itself."""
     if setup is not None:
         kwargs = {**kwargs, **worker.missing_arguments(function, args, kwargs, _preset(*setup) or {})}
