@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from expyre.executor.calls import Backend
-from expyre.executor.commands import STARTERS, allocated_cores, allocated_gpus
+from expyre.executor.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
 from expyre.executor.launching import Launcher
 from expyre.executor.places import Claims, Machine
 from expyre.executor.requests import Request
 from expyre.node import machine
 
-__all__ = ["BACKENDS", "Options", "make_dispatcher", "recognise"]
+__all__ = ["BACKENDS", "Options", "is_flux", "make_dispatcher", "recognise"]
 
+logger = logging.getLogger(__name__)
+_SPECIAL_STEPS = 2**31
 BACKENDS = ("local", "mpi", "slurm", "flux")
 
 
@@ -74,6 +77,13 @@ def recognise() -> str:
     return "local"
 
 
+def is_flux(executor: object) -> bool:
+    """Return whether an executor is Flux's own, which runs commands, not functions: it stands for its instance."""
+    return any(
+        kind.__name__ == "FluxExecutor" and kind.__module__.startswith("flux.job") for kind in type(executor).__mro__
+    )
+
+
 def make_dispatcher(options: Options) -> Backend:
     """Return a backend whose workers are connected by sockets."""
     from expyre.executor.dispatcher import Dispatcher
@@ -81,6 +91,11 @@ def make_dispatcher(options: Options) -> Backend:
     from expyre.executor.settings import Settings
 
     away = options.backend in ("slurm", "flux")
+    if options.backend == "slurm" and _is_a_step() and not options.request.oversubscribe:
+        logger.warning(
+            "This script was itself started by srun: steps for calls wait for the cores and GPUs that it holds. Start "
+            "it in the job without srun, or let calls share with it (oversubscribe=True)"
+        )
     slots = _slots(options, away)
     claims = Claims()
     cores = [] if away or options.request.oversubscribe else claims.claim(slots)
@@ -118,7 +133,9 @@ def _host(options: Options) -> str | None:
     """Return the name by which workers reach this machine; None if all are on it."""
     if options.hostname_localhost:
         return "localhost"
-    if options.backend == "slurm" and os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1" and _script_is_on_node():
+    if options.backend == "slurm" and os.environ.get("SLURM_JOB_NUM_NODES") == "1" and _script_is_on_node():
+        return None
+    if options.backend == "flux" and flux_has_one_node():
         return None
     return socket.gethostname()
 
@@ -126,3 +143,9 @@ def _host(options: Options) -> str | None:
 def _script_is_on_node() -> bool:
     """Return whether this script itself runs on the node of the job, not where ``salloc`` was called."""
     return "SLURMD_NODENAME" in os.environ
+
+
+def _is_a_step() -> bool:
+    """Return whether this script was started by srun; steps for scripts and terminals have numbers like -5."""
+    number = os.environ.get("SLURM_STEP_ID", "")
+    return number.isdigit() and int(number) < _SPECIAL_STEPS

@@ -17,7 +17,7 @@ from typing import Protocol
 from expyre.errors import RequestError
 from expyre.executor.requests import Request
 
-__all__ = ["STARTERS", "Flux", "Mpi", "Slurm", "Starter", "allocated_cores", "allocated_gpus"]
+__all__ = ["STARTERS", "Flux", "Mpi", "Slurm", "Starter", "allocated_cores", "allocated_gpus", "flux_has_one_node"]
 
 # What a launcher of MPI ranks has told the script itself: no start of further ranks is to believe it.
 _OF_OUTER_RANKS = re.compile(r"PMI_|PMI2_|PMIX_|HYDI_|PALS_|PRTE_LAUNCHED|OMPI_COMM_|OMPI_UNIVERSE_|MPI_LOCALN?RANK")
@@ -26,6 +26,7 @@ _OF_JOBS = re.compile(r"SLURM|PBS_|LSB_|COBALT_|PE_HOSTFILE$|ARC$")
 # Options of the job that srun takes for options of each step.
 _OF_STEPS = re.compile(r"SLURM_(GPUS(_PER_.*)?|NTASKS(_PER_.*)?|NPROCS|NNODES|TRES_PER_TASK|CPUS_PER_(TASK|GPU))$")
 _COUNTS = ("SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_NTASKS", "SLURM_GPUS_ON_NODE", "SLURM_JOB_NUM_NODES")
+_PATIENCE = 30.0  # seconds for an answer
 _LAUNCHERS = re.compile(r"(mpiexec|mpirun|orterun|prterun)\b")
 
 
@@ -77,6 +78,8 @@ class Mpi:
     @staticmethod
     def _program(request: Request) -> list[str]:
         if words := shlex.split(os.environ.get("EXPYRE_MPIEXEC", "")):
+            if shutil.which(words[0]) is None:
+                raise RequestError(f"EXPYRE_MPIEXEC={' '.join(words)!r}: there is no program {words[0]!r}")
             return words
         beside = str(Path(sys.executable).parent)
         found = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec") or shutil.which("mpirun")
@@ -116,6 +119,12 @@ class Slurm:
 
     def command(self, request: Request) -> list[str]:
         """Return the command."""
+        if "SLURM_JOB_ID" not in os.environ or shutil.which("srun") is None:
+            raise RequestError(
+                "backend='slurm' runs calls by srun, as steps of the job of Slurm that the script runs in, and it runs "
+                "in none: submit the script with sbatch, or start it after salloc; to have each call as a job of its "
+                "own, name a system of config.json"
+            )
         _needs_mpi4py(request)
         words = ["srun", "--export=ALL", f"--ntasks={request.cores}", f"--cpus-per-task={request.threads_per_core}"]
         words.append("--overlap" if request.oversubscribe else "--exact")
@@ -191,6 +200,11 @@ class Flux:
 
     def command(self, request: Request) -> list[str]:
         """Return the command."""
+        if shutil.which("flux") is None:
+            raise RequestError(
+                "backend='flux' runs calls as jobs of a Flux instance, by the command flux, which is not there: load "
+                "its module, and start the script with `flux start`"
+            )
         _needs_mpi4py(request)
         words = ["flux", "run", f"--ntasks={request.cores}", f"--cores-per-task={request.threads_per_core}"]
         if request.cores > 1:
@@ -198,6 +212,17 @@ class Flux:
         if request.gpus:  # by default a task sees the GPUs of all tasks of its node
             words += [f"--gpus-per-task={-(-request.gpus // request.cores)}", "--setopt=gpu-affinity=per-task"]
         return [*words, *request.command_line_argument_lst]
+
+
+def flux_has_one_node() -> bool:
+    """Return whether the Flux instance that this script runs in is on this machine alone (flux-getattr(1))."""
+    try:
+        told = subprocess.run(
+            ["flux", "getattr", "size"], capture_output=True, text=True, check=False, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return told.stdout.strip() == "1"
 
 
 STARTERS: dict[str, type[Starter]] = {"mpi": Mpi, "local": Mpi, "slurm": Slurm, "flux": Flux}

@@ -55,7 +55,8 @@ class Executor(concurrent.futures.Executor):
     cwd
         Directory to work in, made if it is not there. Default: that of the script.
     executor
-        Another executor of ``concurrent.futures``, whose workers run the calls instead of the backend.
+        Another executor of ``concurrent.futures``, whose workers run the calls instead of the backend. That of
+        Flux, which runs no functions, stands for ``backend="flux"``.
     hostname_localhost
         Let workers reach the script as ``localhost``, not by the name of the machine.
     block_allocation

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from expyre.executor.backends import BACKENDS, Options, recognise
+from expyre.executor.backends import BACKENDS, Options, is_flux, recognise
 from expyre.executor.draw import check_filename
 from expyre.executor.requests import Mistakes, Request, natural, positive
 
@@ -28,6 +28,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         Lists everything that is wrong.
     """
     mistakes = Mistakes("Executor")
+    if is_flux(given["executor"]):
+        given = {**given, "executor": None, "backend": given["backend"] or "flux"}
     resources = {name: given[name] for name in _OF_A_REQUEST if given[name] is not None}
     backend, on_system = _backend(given, mistakes)
     request = _kind_of_request(on_system).read({**resources, **(given["resource_dict"] or {})}, mistakes)

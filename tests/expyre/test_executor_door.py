@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import select
 import socket
 import stat
 import threading
@@ -70,6 +72,15 @@ def turned_away(sock: socket.socket) -> bool:
         return True
 
 
+def turned_away_in_the_end(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(64):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
 def test_a_worker_is_let_in(guests):
     comes_in(guests)
 
@@ -93,6 +104,44 @@ def test_garbage_is_turned_away(guests):
 def test_who_says_nothing_keeps_nobody_out(guests):
     with guests.knock(), guests.knock():
         comes_in(guests)
+
+
+def test_a_crowd_of_strangers_keeps_nobody_out(guests):
+    crowd = [guests.knock() for _ in range(150)]
+    comes_in(guests)
+    assert turned_away_in_the_end(crowd[0])
+    for sock in crowd:
+        sock.close()
+    comes_in(guests)
+
+
+def test_no_more_files_can_be_open(guests):
+    crowd = [guests.knock() for _ in range(3)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        worker = socket.socket(guests.door.sock.family)
+        while True:
+            try:
+                fillers.append(os.dup(0))
+            except OSError:
+                break
+        address = guests.door.address
+        worker.connect(address if isinstance(address, str) else ("127.0.0.1", address[1]))  # a name needs a file
+        for _ in range(100):  # as the loop does as long as somebody knocks
+            guests.door.open(guests.welcome)
+            if select.select([worker], [], [], 0.05)[0]:
+                break
+        handshake.connect(worker, guests.door.secret, 5, 1, 2)
+        assert guests.came.wait(20)
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        worker.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for sock in crowd:
+        sock.close()
 
 
 def test_what_was_heard_once_is_no_use(guests):

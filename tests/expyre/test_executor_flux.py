@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from expyre import Executor
-from expyre.errors import WorkerDied
+from expyre.errors import RequestError, WorkerDied
 from expyre.executor.commands import Flux
 from expyre.executor.requests import Request
 
@@ -22,6 +23,9 @@ STAND_IN = """\
 import json, os, sys
 known = ("ntasks", "cores-per-task", "gpus-per-task", "cwd", "setopt", "job-name")
 words, asked = sys.argv[2:], {{}}
+if sys.argv[1:] == ["getattr", "size"]:
+    print(os.environ["INSTANCE_SIZE"])
+    sys.exit()
 while words and words[0].startswith("--"):
     name, _, value = words.pop(0)[2:].partition("=")
     if name not in known:
@@ -48,11 +52,20 @@ def flux(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FLUX_URI", "local:///somewhere")
+    monkeypatch.setenv("INSTANCE_SIZE", "1")
     return lambda: [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def job_and_place():
     return os.environ["FLUX_JOB_ID"], os.getcwd(), os.environ["OMP_NUM_THREADS"]
+
+
+def end_one():
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.Get_rank() == 1:
+        os._exit(3)
+    MPI.COMM_WORLD.Barrier()
 
 
 def ranks(i):
@@ -68,6 +81,43 @@ def test_each_call_is_a_job(flux, tmp_path):
         assert executor.submit(job_and_place, resource_dict=request).result(timeout=60) == ("f1", str(tmp_path), "2")
     [asked] = flux()
     assert asked == {"ntasks": "1", "cores-per-task": "2", "job-name": "mine"}
+
+
+class Stranger:
+    def submit(self, jobspec):
+        raise TypeError("a command is wanted, not a function")
+
+
+def test_an_executor_of_flux_stands_for_its_instance(flux, monkeypatch):
+    flux_job = types.ModuleType("flux.job")
+    flux_job.FluxExecutor = type("FluxExecutor", (Stranger,), {"__module__": "flux.job.executor"})
+    theirs = flux_job.FluxExecutor()
+    monkeypatch.delenv("FLUX_URI")
+    with Executor(max_cores=1, executor=theirs, resource_dict={"executor": theirs}) as executor:
+        assert repr(executor) == "<expyre.Executor flux>"
+        assert executor.submit(sum, [1, 1], resource_dict={"executor": theirs}).result(timeout=60) == 2
+    assert len(flux()) == 1
+
+
+@pytest.mark.parametrize(("size", "kind"), [("1", str), ("2", list)])
+def test_a_path_is_enough_on_one_node(flux, monkeypatch, size, kind):
+    monkeypatch.setenv("INSTANCE_SIZE", size)
+    with Executor(max_cores=1) as executor:
+        assert executor.submit(abs, -1).result(timeout=60) == 1
+        assert isinstance(executor._service.backend._launcher.door.address, kind)
+
+
+def test_a_task_that_fails_ends_the_others(flux):
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        error = executor.submit(end_one).exception(timeout=60)
+    assert isinstance(error, WorkerDied)
+    assert flux()[0]["setopt"] == "exit-on-error"
+
+
+def test_no_flux(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match="the command flux, which is not there: load its module"):
+        Executor(backend="flux", max_cores=1)
 
 
 def test_each_worker_is_a_job(flux):
@@ -89,7 +139,7 @@ def test_what_flux_refuses_is_told(flux):
     assert "--queue=none" in str(error)
 
 
-def test_gpus_are_asked_for_by_task():
+def test_gpus_are_asked_for_by_task(flux):
     words = Flux().command(Request(cores=2, threads_per_core=3, gpus=4))
     assert words == [
         "flux", "run", "--ntasks=2", "--cores-per-task=3", "--setopt=exit-on-error",

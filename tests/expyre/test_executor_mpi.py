@@ -6,15 +6,19 @@ import os
 import re
 import signal
 import stat
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from executor_tools import HEAD_OF_SCRIPTS, nothing_left, run, script
+from executor_tools import HEAD_OF_SCRIPTS, nothing_left, script, wait_until
 
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
+from expyre.executor import launching
 from expyre.executor.commands import Mpi
 from expyre.executor.requests import Request
+from expyre.node.family import descendants
 
 pytest.importorskip("mpi4py")
 
@@ -41,6 +45,28 @@ def end_badly(how, who=1):
             os._exit(3)
         os.kill(os.getpid(), signal.SIGKILL)
     MPI.COMM_WORLD.Barrier()
+
+
+def end_while_others_wait(how):
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if world.Get_rank() == 1:
+        raise ValueError("rank 1 has failed")
+    if how == "bcast":
+        world.bcast(None, root=1)
+    elif how == "recv":
+        world.recv(source=1)
+    world.Reduce(np.zeros(1000), np.zeros(1000), root=0)
+
+
+def gather(size):
+    from mpi4py import MPI
+
+    mine = np.full(size, MPI.COMM_WORLD.Get_rank(), dtype=float)
+    every = np.empty((MPI.COMM_WORLD.Get_size(), size))
+    MPI.COMM_WORLD.Allgather(mine, every)
+    return every
 
 
 def surroundings():
@@ -91,6 +117,33 @@ def test_a_rank_that_fails_ends_the_call(how, block):
         assert executor.submit(ranks, 1).result(timeout=60) == [(1, 2, 0), (1, 2, 1)]
 
 
+@pytest.mark.parametrize("how", ["bcast", "recv", "reduce"])
+def test_a_rank_that_fails_while_others_wait_for_it(per_call, how):
+    error = per_call.submit(end_while_others_wait, how).exception(timeout=60)
+    assert isinstance(error, ValueError)
+    assert "end_while_others_wait" in str(error.__cause__)
+    assert per_call.submit(ranks, 1).result(timeout=60) == [(1, 2, 0), (1, 2, 1)]
+
+
+def test_arrays(per_call):
+    size = 300_000  # more than a socket holds
+    first, second = per_call.submit(gather, size).result(timeout=60)
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, [np.zeros(size), np.ones(size)])
+    given = np.arange(size, dtype=float)
+    assert all(np.array_equal(each, given) for each in per_call.submit(np.sort, given[::-1]).result(timeout=60))
+
+
+def test_each_rank_has_a_core(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # nobody else has claimed any
+    usable = sorted(os.sched_getaffinity(0))[:2]
+    if len(usable) < 2:
+        pytest.skip("needs two cores")
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        found = executor.submit(surroundings).result(timeout=60)
+    assert [cores for _, cores, _ in found] == [[core] for core in usable]
+
+
 def test_each_rank_has_its_share(monkeypatch, tmp_path):
     monkeypatch.setenv("EXPYRE_LOCAL_GPUS", "4,7")
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -120,6 +173,38 @@ def test_ranks_that_do_not_know_each_other(monkeypatch, tmp_path):
     assert "2 ranks were started, but MPI puts 1 together" in str(error)
 
 
+def package(directory: Path, text: str) -> Path:
+    """Make a package mpi4py that hides the real one."""
+    (directory / "mpi4py").mkdir(parents=True)
+    (directory / "mpi4py" / "__init__.py").write_text(text)
+    return directory
+
+
+def test_no_mpi4py(monkeypatch):
+    monkeypatch.setattr("importlib.machinery.PathFinder.find_spec", lambda *args: None)
+    monkeypatch.delitem(sys.modules, "mpi4py", raising=False)
+    with pytest.raises(RequestError, match=r"2 cores .* needs mpi4py, which is not there: install it"):
+        Executor(max_cores=2, cores_per_worker=2)
+
+
+def test_mpi4py_cannot_be_loaded(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(package(tmp_path, "raise RuntimeError('cannot load MPI library')"))
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        error = executor.submit(abs, 1).exception(timeout=60)
+    assert isinstance(error, ImportError)
+    assert "the library of MPI that it was made for (`pip install mpi4py mpich` brings both): cannot load" in str(error)
+
+
+def test_mpi_does_not_start(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(launching, "_PATIENCE_WITH_MPI", 1.0)
+    monkeypatch.syspath_prepend(package(tmp_path, "import time; time.sleep(600)"))
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        error = executor.submit(abs, 1).exception(timeout=60)
+    assert isinstance(error, WorkerDied)
+    assert "Timeout" in str(error)
+    assert "mpi4py" in str(error)
+
+
 def test_words_of_a_launcher_that_refuses(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("EXPYRE_MPIEXEC", program(tmp_path / "launch", "echo no slots for you >&2; exit 7"))
     with Executor(max_cores=2, cores_per_worker=2) as executor:
@@ -138,44 +223,83 @@ def test_no_launcher(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     with pytest.raises(RequestError, match=r"started with mpiexec, which is not there: install MPI.*EXPYRE_MPIEXEC"):
         Executor(max_cores=2, cores_per_worker=2)
+    program(tmp_path / "run", "")
     monkeypatch.setenv("EXPYRE_MPIEXEC", "run --with 'two words'")
     request = Request(cores=3, command_line_argument_lst=("-v",))
     assert Mpi().command(request) == ["run", "--with", "two words", "-n", "3", "-v"]
 
 
-SAMPLE = """
-from expyre import Executor
-
-def calc(i):
-    from mpi4py import MPI
-    size = MPI.COMM_WORLD.Get_size()
-    rank = MPI.COMM_WORLD.Get_rank()
-    return i, size, rank
-
-with Executor(max_cores=2, cores_per_worker=2, backend="mpi") as exe:
-    fs = exe.submit(calc, 3)
-    print(fs.result())
-"""
+def test_a_launcher_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("EXPYRE_MPIEXEC", "no-such-mpiexec -v")
+    with pytest.raises(RequestError, match=r"EXPYRE_MPIEXEC='no-such-mpiexec -v': there is no program"):
+        Executor(max_cores=2, cores_per_worker=2)
 
 
-def test_the_sample(tmp_path):
-    assert run(SAMPLE, tmp_path) == "[(3, 2, 0), (3, 2, 1)]\n"
+def test_variables_of_jobs_and_of_other_ranks_do_not_steer_the_launcher(monkeypatch):
+    for name in ("SLURM_JOB_ID", "PBS_NODEFILE", "PMI_RANK", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("EXPYRE_MPIEXEC", raising=False)
+    assert {"SLURM_JOB_ID", "PBS_NODEFILE", "PMI_RANK", "OMPI_COMM_WORLD_SIZE"} <= set(Mpi().hidden)
+    assert {"SLURM_JOB_ID", "PBS_NODEFILE"} <= set(Mpi().restored)
+    assert not {"PMI_RANK", "OMPI_COMM_WORLD_SIZE"} & set(Mpi().restored)
+    monkeypatch.setenv("EXPYRE_MPIEXEC", "/usr/bin/srun --mpi=pmi2")  # meant to see the job
+    assert "SLURM_JOB_ID" not in Mpi().hidden
 
 
-def test_nobody_sees_the_secret_and_nothing_is_left_of_a_killed_script(tmp_path):
-    text = HEAD_OF_SCRIPTS + """
+HANG = """
 def hang():
     from mpi4py import MPI
-    Path(f"rank_{MPI.COMM_WORLD.Get_rank()}").write_text("there\\n")
+    Path(f"rank_{MPI.COMM_WORLD.Get_rank()}").write_text(f"{os.getpid()}\\n")
+    subprocess.Popen(["sleep", "600"])
     time.sleep(600)
 
-with Executor(max_cores=2, cores_per_worker=2) as exe:
-    exe.submit(hang).result()
+exe = Executor(max_cores=2, cores_per_worker=2)
+future = exe.submit(hang)
+future.result()
 """
-    with script(text, tmp_path) as running:
-        for rank in (0, 1):
-            running.wait_for_file(f"rank_{rank}")
-        for pid in running.others():
-            assert not re.search(rb"[0-9a-f]{64}", Path(f"/proc/{pid}/cmdline").read_bytes())
-        running.process.kill()
-        nothing_left(running)
+
+
+@pytest.fixture
+def hanging(monkeypatch, tmp_path):
+    """A script whose call hangs on two ranks, and its directory for temporary files."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    with script(HEAD_OF_SCRIPTS + "import subprocess\n" + HANG, tmp_path) as running:
+        ranks = [int(running.wait_for_file(f"rank_{rank}")) for rank in (0, 1)]
+        yield running, tmp_path / "tmp", ranks
+
+
+def sockets(directory: Path) -> list[Path]:
+    return list(directory.glob("expyre-*/s"))
+
+
+def test_nobody_sees_the_secret_and_nothing_is_left_of_a_killed_script(hanging):
+    running, directory, _ = hanging
+    for pid in running.others():
+        assert not re.search(rb"[0-9a-f]{64}", Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert len(sockets(directory)) == 1
+    running.process.kill()
+    nothing_left(running)
+    assert sockets(directory) == []
+
+
+def test_ranks_end_though_nobody_is_there_to_end_them(hanging):
+    running, _, ranks = hanging
+    wait_until(lambda: all(descendants(rank) for rank in ranks), 60.0)
+    kept = {*ranks, *(pid for rank in ranks for pid in descendants(rank))}
+    others = [pid for pid in running.others() if pid not in kept]
+    assert len(others) >= 3  # mpiexec, what it has started to start ranks, the keeper
+    for pid in (*others, running.process.pid):
+        os.kill(pid, signal.SIGSTOP)  # so that none cleans up for another
+    for pid in (*others, running.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    nothing_left(running)
+
+
+def test_a_name_too_long_for_a_socket(monkeypatch, tmp_path):
+    directory = tmp_path / ("long" * 30)
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    with Executor(max_cores=2, cores_per_worker=2) as executor:
+        assert executor.submit(ranks, 1).result(timeout=60) == [(1, 2, 0), (1, 2, 1)]
+    assert sockets(directory) == []
