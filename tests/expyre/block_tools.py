@@ -30,6 +30,14 @@ class Ledger:
         return sum(each == word and number in (None, int(which)) for each, which in notes)
 
 
+def wait_for(ledger, number, path):
+    """Note that the call begins, wait until there is a file, and return the number."""
+    ledger.note("begin", number)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return number
+
+
 def work(ledger, number, seconds=0.0):
     """Return the number, and the job that it ran in."""
     with open(f"{ledger.path}.pid", "w") as file:

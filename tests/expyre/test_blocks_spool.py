@@ -111,6 +111,15 @@ def test_of_eight_processes_one_gets_each_call(remote):
     assert sorted(Label.read(name).ticket for name in begun) == list(range(1, 401))
 
 
+def test_a_worker_alone_serves_calls_in_the_order_of_submission(remote):
+    placed(remote, 30)
+    placed_later = {i: call(remote, i) for i in range(31, 41)}
+    remote.round(Order(2, calls=placed_later))
+    spool = Spool(remote.path, "w1")
+    line = spool.waiting()
+    assert [spool.claim(line).ticket for _ in range(40)] == list(range(1, 41))
+
+
 def test_workers_serve_all_calls_once_and_end_when_told_to(remote):
     placed(remote, 60)
     workers = [worker(remote, f"w{i}") for i in range(2)]

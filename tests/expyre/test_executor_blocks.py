@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
 import pytest
-from block_tools import Ledger, work
+from block_tools import Ledger, wait_for, work
 from clusters.slurm import until
 from queue_tools import fresh_queue
 
@@ -39,8 +39,7 @@ def block(tmp_path, queue, monkeypatch):
 
     yield make
     for executor in executors:
-        executor._shut_down(cancel=True, kill=True)
-        executor.shutdown()
+        executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
 
 def write_config(directory, queue, more=()):
@@ -64,6 +63,11 @@ def ledger(tmp_path):
 
 def leftovers(tmp_path):
     return [*(tmp_path / "rundir").rglob("run_*"), *(tmp_path / "rundir").rglob("_expyre_blocks/*")]
+
+
+def workers(tmp_path):
+    """Return how many jobs of workers there are on the host."""
+    return len(list((tmp_path / "rundir").rglob("run_block*")))
 
 
 def offset():
@@ -179,16 +183,33 @@ def test_workers_that_never_come_up_are_an_error_with_the_words_of_the_job(block
 def test_what_no_partition_has_is_refused_at_once(block):
     with pytest.raises(RequestError, match="no partition fits"):
         block(gpus_per_worker=1)
-    with pytest.raises(RequestError, match="MPI"):
-        block(cores_per_worker=2)
+    with pytest.raises(RequestError, match=r"MPI.*output_files"):
+        block(cores_per_worker=2, resource_dict={"output_files": ["*.out"]})
 
 
-def test_futures_wait_run_and_can_be_cancelled_until_a_worker_has_them(block, ledger):
+def environment(name):
+    return os.environ.get(name), sorted(os.listdir())
+
+
+def test_workers_get_what_their_jobs_take(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "potential.yace").touch()
+    wanted = {"env_vars": ["COLOUR=blue"], "input_files": ["potential.yace"], "pre_cmds": ["touch made_before"]}
+    with block(resource_dict={**wanted, "max_mem_tot": "1GB"}) as executor:
+        colour, files = executor.submit(environment, "COLOUR").result(timeout=100)
+    assert colour == "blue"
+    assert {"potential.yace", "made_before"} <= set(files)
+
+
+def test_futures_wait_run_and_can_be_cancelled_until_a_worker_has_them(block, ledger, tmp_path):
     with block(max_workers=1) as executor:
-        first, second, third = (executor.submit(work, ledger, i, t) for i, t in ((1, 3), (2, 0), (3, 0)))
+        first = executor.submit(wait_for, ledger, 1, str(tmp_path / "go"))
+        second, third = (executor.submit(work, ledger, i) for i in (2, 3))
         until(first.running)
         assert not first.cancel()
         assert second.cancel()
+        until(lambda: len(list((tmp_path / "rundir").rglob("calls/*/0*"))) == 1, "the withdrawal")
+        (tmp_path / "go").touch()
         assert third.result(timeout=100)[0] == 3
         assert wait([second], timeout=100).done, "who waits for a cancelled future is told"
         with pytest.raises(CancelledError):
@@ -196,22 +217,25 @@ def test_futures_wait_run_and_can_be_cancelled_until_a_worker_has_them(block, le
     assert [ledger.count("begin", i) for i in (1, 2, 3)] == [1, 0, 1]
 
 
-def test_a_shutdown_may_cancel_what_has_not_begun(block, ledger):
+def test_a_shutdown_may_cancel_what_has_not_begun(block, ledger, tmp_path):
     executor = block(max_workers=1)
-    futures = [executor.submit(work, ledger, i, 1) for i in range(10)]
-    until(futures[0].running)
-    executor.shutdown(cancel_futures=True)
-    assert futures[0].result()[0] == 0
-    assert futures[-1].cancelled()
-    assert ledger.count("begin") == 10 - sum(future.cancelled() for future in futures)
+    futures = [executor.submit(wait_for, ledger, i, str(tmp_path / "go")) for i in range(10)]
+    until(lambda: any(future.running() for future in futures))
+    executor.shutdown(wait=False, cancel_futures=True)
+    until(lambda: sum(future.cancelled() for future in futures) == 9)
+    until(lambda: not list((tmp_path / "rundir").rglob("calls/*/0*")), "the withdrawal")
+    (tmp_path / "go").touch()
+    executor.shutdown()
+    assert ledger.count("begin") == 1
+    assert all(future.done() for future in futures)
 
 
-def test_there_are_as_many_workers_as_calls_up_to_the_limit(block, ledger):
+def test_there_are_as_many_workers_as_calls_up_to_the_limit(block, ledger, tmp_path):
     with block(max_workers=3) as executor:
         executor.submit(abs, -1).result(timeout=100)
-        assert len(executor._backend._jobs) == 1
+        assert workers(tmp_path) == 1
         futures = [executor.submit(work, ledger, i, 1) for i in range(6)]
-        until(lambda: len(executor._backend._jobs) == 3)
+        until(lambda: workers(tmp_path) == 3)
         assert {future.result(timeout=100)[0] for future in futures} == set(range(6))
 
 
@@ -220,7 +244,7 @@ def test_idle_workers_end_and_new_calls_get_new_ones(block, monkeypatch, tmp_pat
     monkeypatch.setenv("EXPYRE_BLOCK_LEASE", "4s")
     with block(max_workers=1) as executor:
         _, first, _ = executor.submit(add, 1, 2).result(timeout=100)
-        until(lambda: not executor._backend._jobs)
+        until(lambda: not workers(tmp_path))
         _, second, _ = executor.submit(add, 1, 2).result(timeout=100)
     assert first != second
     assert not leftovers(tmp_path)
@@ -234,7 +258,7 @@ def test_a_variable_that_is_no_time_is_a_mistake(block, monkeypatch):
 
 SCRIPT = """
 import sys
-from block_tools import Ledger, work
+from block_tools import Ledger, wait_for, work
 from expyre import Executor
 with Executor(backend="here", block_allocation=True, max_workers=1) as executor:
     executor.submit(work, Ledger(sys.argv[1]), 1).result()

@@ -17,24 +17,22 @@ from expyre.errors import ExPyReJobDiedError, NodeFailed, TimedOut
 
 @pytest.fixture
 def cluster(slurm_over_ssh):
-    """A function that gives executors on the cluster, whose system is ``cluster``: ``slurm`` means srun.
+    """A function that gives executors on the cluster; what is called ``slurm`` means srun.
 
     What is in `block_tools` can be imported there.
     """
     here = f"export PYTHONPATH={Path(__file__).parent}:$PYTHONPATH"
 
     def block(transport="paramiko", more=(), **options):
-        project = slurm_over_ssh(transport, commands=[*commands(), here, *more])
-        project.systems["cluster"] = project.systems["slurm"]
-        given = {"backend": "cluster", "block_allocation": True, "max_workers": 2, "max_time": "5m"}
+        slurm_over_ssh(transport, commands=[*commands(), here, *more])
+        given = {"backend": "system:slurm", "block_allocation": True, "max_workers": 2, "max_time": "5m"}
         executors.append(Executor(**{**given, **options}))
         return executors[-1]
 
     executors = []
     yield block
     for executor in executors:  # after a failure something may still run
-        executor._shut_down(cancel=True, kill=True)
-        executor.shutdown()
+        executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
 
 @pytest.fixture

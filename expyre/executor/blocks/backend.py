@@ -108,7 +108,8 @@ class Blocks:
 
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
-        self._system.check(self._settings.resources, partial_node=True)
+        launch = self._settings.launch
+        self._system.check(launch.resources, launch.exact_fit, launch.partial_node)
 
     def take(self, call: Call) -> None:
         """Take a call; it is pickled here and now, unless too much waits already."""
@@ -179,7 +180,7 @@ class Blocks:
         self._closing = True
         if cancel:
             for call in list(self._ledger):
-                call.future.cancel()
+                call.cancel()
         if kill:
             self._killing = True
             self._jobs.cancel(self._jobs.workers)

@@ -111,17 +111,29 @@ class WorkerJobs:
         new = [f"w{next(self._numbers)}" for _ in range(count)]
         jobs = create_jobs([self._call(worker) for worker in new], self._project, try_restart=False)
         try:
-            start_jobs(jobs, self._settings.resources, self._settings.system, partial_node=True)
+            self._start(jobs)
         except BaseException:
             self._remove(jobs)
             raise
         self._jobs.update(zip(new, jobs, strict=True))
 
+    def _start(self, jobs: Sequence[ExPyRe]) -> None:
+        launch = self._settings.launch
+        start_jobs(
+            jobs,
+            launch.resources,
+            launch.system_name,
+            header_extra=launch.header_extra,
+            exact_fit=launch.exact_fit,
+            partial_node=launch.partial_node,
+            python_cmd=launch.python_cmd,
+        )
+
     def _call(self, worker: str) -> Call:
         settings = self._settings
-        told = {"worker": worker, "idle": settings.idle, "lease": settings.lease, "place": settings.place}
+        told = {"worker": worker, "idle": settings.idle, "lease": settings.lease, "place": dict(settings.place)}
         program = _PROGRAM.format(path=self._path, settings=told)
-        return Call(f"block_{self._name}_{worker}", exec, (program, {}))
+        return Call(f"{settings.job_name}_{self._name}_{worker}", exec, (program, {}), **settings.surroundings)
 
     def look(self) -> list[Ended]:
         """Ask the queue for all jobs; return those that run no more."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from expyre.errors import RequestError
 from expyre.units import time_to_sec
@@ -12,7 +13,8 @@ from expyre.units import time_to_sec
 if TYPE_CHECKING:
     from expyre.config import Project
     from expyre.executor.backends import Options
-    from expyre.resources import Resources
+    from expyre.executor.jobs.requests import JobRequest
+    from expyre.launch import LaunchOptions
     from expyre.system import System
 
 __all__ = ["Settings", "read_settings"]
@@ -26,12 +28,14 @@ class Settings:
 
     Attributes
     ----------
-    system
-        Name of the system.
-    resources
-        What the job of a worker asks for.
+    launch
+        How the job of a worker is submitted.
     max_workers
         Most at a time.
+    surroundings
+        What their jobs are made with, as keywords of `expyre.calls.Call`.
+    job_name
+        How the names of their jobs begin.
     restart_limit
         How often a call is tried again whose worker has died.
     refresh_rate
@@ -42,14 +46,20 @@ class Settings:
         What the process that runs calls is given; see `expyre.node.serving.placing`.
     """
 
-    system: str
-    resources: Resources
+    launch: LaunchOptions
     max_workers: int
+    surroundings: Mapping[str, Any] = field(default_factory=dict)
+    job_name: str = "block"
     restart_limit: int = 0
     refresh_rate: float = 0.05
     idle: float = 600.0
     lease: float = 600.0
-    place: dict[str, Any] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def system(self) -> str:
+        """Name of the system."""
+        return self.launch.system_name
 
 
 def read_settings(options: Options, project: Project) -> Settings:
@@ -60,30 +70,37 @@ def read_settings(options: Options, project: Project) -> Settings:
     RequestError
         The resources or a variable make no sense, or workers cannot be made of them.
     """
-    from expyre.resources import Resources
-
-    request = options.request
-    if request.cores > 1:
-        raise RequestError(
-            "block_allocation with several cores (MPI ranks) for each worker is not possible on a system of "
-            "config.json; leave out block_allocation, or run the script in a job of its own there"
-        )
-    resources = Resources(max_time=request.max_time, num_cores=request.slots, num_gpus=request.gpus or None)
+    request = cast("JobRequest", options.request)
+    _refuse(request)
+    system = project.systems[options.backend]
+    launch = request.options(options.backend, system)
     return Settings(
-        system=options.backend,
-        resources=resources,
-        max_workers=options.max_workers or _room(project.systems[options.backend], resources, options.max_cores),
+        launch=launch,
+        max_workers=options.max_workers or _room(system, launch, options.max_cores),
+        surroundings={**request.surroundings(), "hash_ignore": ()},
+        job_name=request.job_name or "block",
         restart_limit=options.restart_limit,
         refresh_rate=max(0.05, options.refresh_rate),
         idle=_seconds(IDLE_VARIABLE, 600.0),
         lease=_seconds(LEASE_VARIABLE, 600.0),
-        place={"threads": request.threads_per_core, "gpus": None, "cores": None, "cwd": request.cwd},
+        place={"cwd": request.cwd},
     )
 
 
-def _room(system: System, resources: Resources, max_cores: int | None) -> int:
+def _refuse(request: JobRequest) -> None:
+    """Raise RequestError about what jobs can have that each are a call, but those of workers cannot."""
+    what = []
+    if request.cores > 1:
+        what.append("cores: workers of several MPI ranks are not possible on a system of config.json")
+    if request.output_files:
+        what.append("output_files: workers serve many calls, whose files are nobody's in particular")
+    if what:
+        raise RequestError(f"{'; '.join(what)}; leave out block_allocation, so that each call is a job of its own")
+
+
+def _room(system: System, launch: LaunchOptions, max_cores: int | None) -> int:
     """Return for how many workers there is room in so many cores; by default those of a node."""
-    partition, nodes = system.check(resources, partial_node=True)
+    partition, nodes = system.check(launch.resources, launch.exact_fit, launch.partial_node)
     cores = max_cores or int((system.partitions or {})[partition]["num_cores"])
     return max(1, cores // int(nodes["num_cores"]))
 

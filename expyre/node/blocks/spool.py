@@ -38,7 +38,7 @@ SETUP, KEY, ALIVE, STOP, CODE = "setup", "key", "alive", "stop", "code"
 
 ENDED = 21  # kind of message: the call has ended without a result; its data is JSON with reason and text
 
-_AT_RANDOM = 8  # calls at the front of the line that workers choose from, so that they seldom want the same one
+_AT_RANDOM = 8  # calls among which workers choose that have met others, so that they seldom want the same one again
 
 
 class Label(NamedTuple):
@@ -117,13 +117,14 @@ class Spool:
         return sorted(found, key=lambda each: (each.batch != BACK, each.label))
 
     def claim(self, line: List[Waiting]) -> Optional[Label]:  # noqa: UP006, UP045
-        """Claim one of the first calls of a line; None if others have got all of them.
+        """Claim the first call of a line, or one of the next if others have got that; None if they have got all.
 
         Those that were tried are taken out of the line.
         """
+        missed = False
         while line:
-            at = 0 if line[0].batch == BACK else random.randrange(min(len(line), _AT_RANDOM))
-            each = line.pop(at)
+            each = line.pop(random.randrange(min(len(line), _AT_RANDOM)) if missed else 0)
+            missed = True
             if self._move((CALLS, each.batch, str(each.label)), (CLAIMED, self._mine(each.label))):
                 return each.label
         return None
