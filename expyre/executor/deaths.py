@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expyre.errors import ExPyReJobDiedError, OutOfMemory, WorkerDied
+from expyre.node import machine
 
 __all__ = ["Deaths", "how"]
 
@@ -15,7 +16,7 @@ class Deaths:
     """Tells what a worker died of."""
 
     def __init__(self) -> None:
-        self._out_of_memory = _kills_for_memory()
+        self._out_of_memory = machine.kills_for_memory()
 
     def error(self, what: object, note: Mapping[str, Any]) -> ExPyReJobDiedError:
         """Return the error for a call whose worker has ended.
@@ -27,7 +28,7 @@ class Deaths:
         note
             What the keeper says of it.
         """
-        kills, before = _kills_for_memory(), self._out_of_memory
+        kills, before = machine.kills_for_memory(), self._out_of_memory
         self._out_of_memory = kills
         if note["status"] == -signal.SIGKILL and kills > before:
             return OutOfMemory(f"{what}: the system killed its worker because memory had run out; use fewer workers")
@@ -52,12 +53,3 @@ def _end(note: Mapping[str, Any]) -> str:
         name = f"signal {-status}"
     hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
-
-
-def _kills_for_memory() -> int:
-    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0

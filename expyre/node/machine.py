@@ -78,6 +78,15 @@ def _usable_memory_kb() -> int:
     return min([physical, *_memory_limits()]) // 1024
 
 
+def kills_for_memory() -> int:
+    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
+
+
 def _memory_limits() -> list[int]:
     """Return the limits in bytes that a container sets; more than physical memory where it sets none."""
     limits = []

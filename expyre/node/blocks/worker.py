@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import Any, Deque, List, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
-from .. import runner
+from .. import machine, runner
 from ..serving import messages
 from . import spool as names
 from .crew import Crew
@@ -60,7 +60,7 @@ class Worker:
         self._noted_at = 0.0
         self._pause = _FASTEST
         self._life = f"{os.getpid()}-{time.time()}"
-        self._kills = _kills_for_memory()
+        self._kills = machine.kills_for_memory()
 
     def note(self, state: str, why: str = "") -> None:
         """Leave word of how far this worker is."""
@@ -216,7 +216,7 @@ class Worker:
     def _death(self, ticket: int, what: str, seconds: float) -> bytes:
         status = self.crew.reap()
         self._known.clear()
-        kills, before = _kills_for_memory(), self._kills
+        kills, before = machine.kills_for_memory(), self._kills
         self._kills = kills
         if status == -signal.SIGKILL and kills > before:
             text = "the system killed its worker because memory had run out"
@@ -244,15 +244,6 @@ def _how(status: Optional[int]) -> str:  # noqa: UP045
     except ValueError:
         name = f"signal {-status}"
     return f"its process was killed by {name}"
-
-
-def _kills_for_memory() -> int:
-    """Return how many processes the kernel has killed for memory since it started; 0 where it does not say."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0
 
 
 def main(path: str, settings: Mapping[str, Any]) -> None:
