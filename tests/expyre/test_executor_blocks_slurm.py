@@ -120,6 +120,22 @@ def test_calls_for_which_there_is_no_time_left_return_to_the_line(cluster, ledge
     assert [ledger.count("end", i) for i in (1, 2, 3)] == [1, 1, 0]
 
 
+def test_a_connection_that_breaks_is_made_again(cluster, ledger, slurm_login, monkeypatch, caplog):
+    monkeypatch.setenv("EXPYRE_RETRY", "2 0.1")
+    executor = cluster()
+    futures = [executor.submit(work, ledger, i, 0.2) for i in range(20)]
+    begun(ledger, 0)
+    slurm_login.server.stop()
+    try:
+        until(lambda: ledger.count("end") >= 10, "work without a connection")
+    finally:
+        slurm_login.server.start()
+    futures += [executor.submit(work, ledger, i) for i in range(20, 25)]
+    assert [future.result(timeout=200)[0] for future in futures] == list(range(25))
+    assert all(ledger.count("begin", i) == 1 for i in range(25))
+    assert "trying again" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_whole_minute_of_a_time_limit_is_used_and_no_more(cluster, ledger, slurm_env):
     """Takes longer than a minute: the shortest time limit of Slurm."""
