@@ -89,8 +89,9 @@ class RemoteSpool:
         self._transport.run(f"cd {quoted_directory(self.path)} && : > {names.STOP}")
 
     def remove(self) -> None:
-        """Remove the directory."""
-        self._transport.run(f"rm -rf {quoted_directory(self.path)}")
+        """Remove the directory, out of the way of workers that still write into it."""
+        here, away = quoted_directory(self.path), quoted_directory(f"{self.path}.removed")
+        self._transport.run(f"mv -T {here} {away} && rm -rf {away} || rm -rf {here} {away}")
 
     def read(self, data: bytes, name: str) -> bytes:
         """Return the signed part of a result.
