@@ -121,7 +121,12 @@ class ClassicMethods:
             _need_status(word, *states.GROUPS)
         chosen = filters.where(status=status, id=id, name=name, system=system)
         rows = paging.pages(self._connections, chosen, select=paging.COLUMNS_ONLY)
-        return (_as_dict(row, readable) for row in rows)
+        return self._dicts(rows, readable)
+
+    def _dicts(self, rows: Iterator[tuple[Any, ...]], readable: bool) -> Iterator[dict[str, Any]]:
+        """Yield rows as dicts; who reads them keeps the record open, which nobody else may refer to any more."""
+        for row in rows:
+            yield _as_dict(row, readable)
 
     def __str__(self) -> str:
         names = " ".join(self.columns)

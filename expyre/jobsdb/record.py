@@ -286,7 +286,12 @@ class JobsDB(ClassicMethods):
         """
         chosen = filters.where(status=status, id=id, name=name, system=system)
         rows = paging.pages(self._connections, chosen, limit=limit, newest_first=newest_first)
-        return (JobRow(*row) for row in rows)
+        return self._each(rows)
+
+    def _each(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[JobRow]:
+        """Yield rows of the record; who reads them keeps it open, which nobody else may refer to any more."""
+        for row in rows:
+            yield JobRow(*row)
 
     def counts(self) -> dict[tuple[str | None, str], int]:
         """Return how many jobs there are by (system, status)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import re
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from expyre import owners, states
 from expyre.errors import JobNotFoundError
 from expyre.jobsdb import Change, JobsDB, NewJob, filters
+from expyre.jobsdb.connection import Connections
 from expyre.owners import owner_alive, owner_token
 
 NASTY = [
@@ -547,3 +550,22 @@ def test_jobs_recorded_together_are_not_each_others_past(db: JobsDB) -> None:
     together = [new(f"j{i}", f"k1:{i}", func="m.f", parts_json=identity(seed=str(i))) for i in range(3)]
     db.insert_jobs(together)
     assert db.nearest("j2") is None
+
+
+@pytest.mark.parametrize("read", [JobsDB.jobs, JobsDB.query])
+def test_a_record_stays_open_while_its_rows_are_read(tmp_path: Path, read: Any) -> None:
+    with JobsDB(tmp_path / "jobs.db") as db:
+        for i in range(3):
+            db.add(f"j{i}", "n", "/")
+    closed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connections, "close", lambda self: closed.append(self))
+        rows = read(JobsDB(tmp_path / "jobs.db"))
+        next(rows)
+        gc.collect()
+        assert not closed
+        assert len(list(rows)) == 2
+        del rows
+        gc.collect()
+        assert len(closed) == 1
+    closed[0].close()
