@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["no_collection", "remsh_cmd"]
+__all__ = ["no_collection", "own_import_path", "remsh_cmd"]
 
 T = TypeVar("T", str, Sequence[str])
 
@@ -28,3 +29,13 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def own_import_path() -> list[str]:
+    """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
+    import sysconfig
+
+    known = sysconfig.get_paths()
+    installed = tuple(known[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    places = [os.path.abspath(place) for place in sys.path]
+    return [place for place in places if not place.startswith(installed)]

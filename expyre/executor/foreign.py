@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import sys
-import sysconfig
 import threading
 import uuid
 from collections import deque
@@ -20,6 +17,7 @@ from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
 from expyre.stage import load_exception
+from expyre.util import own_import_path
 
 __all__ = ["Foreign"]
 
@@ -51,7 +49,7 @@ class Foreign:
         self._limit = options.max_workers
         self._most_cores = options.max_cores
         self._token, self._setup = uuid.uuid4().hex, _packed_setup(options.init_function)
-        self._path = _own_import_path()
+        self._path = own_import_path()
         self._changed = threading.Condition(threading.RLock())
         self._waiting: deque[Call] = deque()
         self._under_way: set[Call] = set()
@@ -217,11 +215,3 @@ def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:
         return False, error
     except Exception as error:  # of classes that cannot be imported here
         return False, error
-
-
-def _own_import_path() -> list[str]:
-    """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
-    known = sysconfig.get_paths()
-    installed = tuple(known[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    places = [os.path.abspath(place) for place in sys.path]
-    return [place for place in places if not place.startswith(installed)]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from expyre.errors import ExPyReError, ExPyReJobDiedError, RequestError, SchedulerError, TransportError, WorkerDied
+from expyre.executor.attended import Attended
 from expyre.executor.blocks.answers import Answer, read_answer
 from expyre.executor.blocks.jobs import Ended, WorkerJobs
 from expyre.executor.blocks.ledger import Ledger, Placed
@@ -55,7 +52,7 @@ def make_blocks(options: Options, project: Project) -> Blocks:
     return Blocks(project, settings, setup_payload(options.init_function))
 
 
-class Blocks:
+class Blocks(Attended):
     """Serves calls by workers in queue jobs.
 
     Parameters
@@ -69,6 +66,7 @@ class Blocks:
     """
 
     def __init__(self, project: Project, settings: Settings, setup: messages.Payload | None = None) -> None:
+        super().__init__("expyre-blocks")
         self._project = project
         self._settings = settings
         self._setup = setup
@@ -90,14 +88,10 @@ class Blocks:
         self._served: set[str] = set()
         self._gone: list[Ended] = []
         self._broken: BaseException | None = None
-        self._open = self._closing = self._killing = self._stopped = False
-        self._inbox: deque[Callable[[], None] | Call] = deque()
-        self._wake = threading.Event()
+        self._open = self._killing = self._stopped = False
         self._pace = Pace(
             settings.refresh_rate, settings.lease, self._system.scheduler.poll_range, far=self._system.host is not None
         )
-        self._thread = threading.Thread(target=self._run, name="expyre-blocks")
-        self._starting = threading.Lock()
 
     # ---------------------------------------------------------------------------------------------- any thread
 
@@ -122,28 +116,6 @@ class Blocks:
             return
         call.future.add_done_callback(partial(self._note_cancelled, call))
         self._post(call)
-
-    def _note_cancelled(self, call: Call, future: Future[Any]) -> None:
-        if future.cancelled():
-            self._post(partial(self._withdraw, call))
-
-    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Take no more calls; end when those that were taken are done. See `Backend.close`."""
-        if self._thread.ident is not None or self._inbox:
-            self._post(partial(self._close, cancel, kill))
-
-    def join(self) -> None:
-        """Wait until all is over."""
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _post(self, what: Callable[[], None] | Call) -> None:
-        self._inbox.append(what)
-        if self._thread.ident is None:
-            with self._starting:
-                if self._thread.ident is None:
-                    self._thread.start()
-        self._wake.set()
 
     # ------------------------------------------------------------------------------------------- its own thread
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from expyre import plan
 from expyre.errors import ExPyReTimeoutError, PlanEnd, RequestError
+from expyre.executor.attended import Attended
 from expyre.executor.calls import Call
 from expyre.executor.jobs.flights import Flight, keyed, make_jobs_of
 from expyre.executor.jobs.requests import JobRequest
@@ -50,11 +48,12 @@ def make_jobs(options: Options, project: Project) -> Jobs:
     return Jobs(options, project)
 
 
-class Jobs:
+class Jobs(Attended):
     """Makes each call a job of a system, recorded, submitted once and found again, like all jobs of a project.
 
     Calls that come within a moment become jobs together: one transfer, and one array of those that ask for the same.
     All are watched together. Equal calls are one job. A future is pending until the queue says that its job runs.
+    Closing never ends jobs; with ``kill`` they are left to themselves, to be found by the next run.
 
     Parameters
     ----------
@@ -65,6 +64,7 @@ class Jobs:
     """
 
     def __init__(self, options: Options, project: Project) -> None:
+        super().__init__("expyre-jobs")
         self._options = options
         self._project = project
         self._name = options.backend
@@ -75,11 +75,7 @@ class Jobs:
         self._by_job: dict[str, Flight] = {}
         self._deserted: list[Flight] = []
         self._flight_of: dict[Call, Flight] = {}
-        self._inbox: deque[Callable[[], None] | Call] = deque()
-        self._wake = threading.Event()
-        self._closing = self._leaving = False
-        self._thread = threading.Thread(target=self._run, name="expyre-jobs")
-        self._starting = threading.Lock()
+        self._leaving = False
 
     # ---------------------------------------------------------------------------------------------- any thread
 
@@ -111,31 +107,6 @@ class Jobs:
         """Take a call; its arguments must not be changed before it is pending in the queue."""
         call.future.add_done_callback(partial(self._note_cancelled, call))
         self._post(call)
-
-    def _note_cancelled(self, call: Call, future: Future[Any]) -> None:
-        if future.cancelled():
-            self._post(partial(self._withdraw, call))
-
-    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Take no more calls; end when those that were taken are done. See `Backend.close`.
-
-        Jobs are never ended by that. With ``kill`` they are left to themselves, to be found by the next run.
-        """
-        if self._thread.ident is not None or self._inbox:
-            self._post(partial(self._close, cancel, kill))
-
-    def join(self) -> None:
-        """Wait until all is over."""
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _post(self, what: Callable[[], None] | Call) -> None:
-        self._inbox.append(what)
-        if self._thread.ident is None:
-            with self._starting:
-                if self._thread.ident is None:
-                    self._thread.start()
-        self._wake.set()
 
     # ------------------------------------------------------------------------------------------- its own thread
 

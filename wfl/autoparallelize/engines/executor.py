@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import sysconfig
 import threading
 import time
 import uuid
@@ -13,6 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
+
+from expyre.util import own_import_path
 
 from ..batching import Chunks
 from ..task import Task, add_note
@@ -83,12 +83,6 @@ def _known_task(token: str, parcel: _Parcel | None) -> Task | None:
 # ------------------------------------------------------------------------------------------- in the script
 
 
-def _own_import_path() -> list[str]:
-    """Return where this process finds modules, without what belongs to its Python and is there in workers, too."""
-    known = sysconfig.get_paths()
-    installed = tuple(known[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    places = [os.path.abspath(place) for place in sys.path]
-    return [place for place in places if not place.startswith(installed)]
 
 
 class ExecutorEngine:
@@ -132,7 +126,7 @@ class _Run:
             _tasks_of_threads[self.token] = task
             task.initialize()
         else:
-            self.parcel = (_own_import_path(), wire.dump_task(task))
+            self.parcel = (own_import_path(), wire.dump_task(task))
 
     def results(self) -> Iterator[Done]:
         while True:
