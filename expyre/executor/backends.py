@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from expyre.executor.calls import Backend
-from expyre.executor.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
-from expyre.executor.launching import Launcher
-from expyre.executor.places import Claims, Machine
 from expyre.executor.requests import Request
+from expyre.executor.workers.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
+from expyre.executor.workers.launching import Launcher
+from expyre.executor.workers.places import Claims, Machine
 from expyre.node import machine
 
 __all__ = ["BACKENDS", "Options", "is_flux", "make_dispatcher", "recognise"]
@@ -86,9 +86,9 @@ def is_flux(executor: object) -> bool:
 
 def make_dispatcher(options: Options) -> Backend:
     """Return a backend whose workers are connected by sockets."""
-    from expyre.executor.dispatcher import Dispatcher
-    from expyre.executor.pickling import setup_payload
-    from expyre.executor.settings import Settings
+    from expyre.executor.pickles.pickling import setup_payload
+    from expyre.executor.workers.dispatcher import Dispatcher
+    from expyre.executor.workers.settings import Settings
 
     away = options.backend in ("slurm", "flux")
     if options.backend == "slurm" and _is_a_step() and not options.request.oversubscribe:

@@ -11,8 +11,8 @@ from concurrent.futures import InvalidStateError
 from typing import Any, Protocol
 
 from expyre.executor.arguments import with_results
-from expyre.executor.functions import Pickled
 from expyre.executor.futures import CallFuture
+from expyre.executor.pickles.functions import Pickled
 from expyre.executor.requests import Request
 from expyre.node.serving.messages import Payload
 

@@ -18,7 +18,7 @@ from expyre.errors import RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.choice import make_backend
-from expyre.executor.graph import DependencyGraph, Record, label_of
+from expyre.executor.drawing.graph import DependencyGraph, Record, label_of
 from expyre.executor.lifecycle import Service
 from expyre.executor.options import read_options
 from expyre.executor.requests import Mistakes, Request

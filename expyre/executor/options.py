@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from expyre.executor.backends import BACKENDS, Options, is_flux, recognise
-from expyre.executor.draw import check_filename
+from expyre.executor.drawing.draw import check_filename
 from expyre.executor.requests import Mistakes, Request, natural, positive
 
 __all__ = ["read_options"]

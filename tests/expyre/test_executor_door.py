@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from expyre.executor.door import Door
+from expyre.executor.workers.door import Door
 from expyre.node.serving import handshake
 
 

@@ -37,7 +37,7 @@ from executor_tools import KINDS, OURS, wait_until
 
 from expyre import Executor
 from expyre.errors import OutOfMemory, RequestError, TimedOut, WorkerDied
-from expyre.executor import launching
+from expyre.executor.workers import launching
 
 WAYS = ("SIGKILL", "SIGSEGV", "SIGTERM", "exit")
 
@@ -283,7 +283,7 @@ def test_streams_instead_of_packets(ours: Callable[..., Any], monkeypatch: pytes
 
 
 def test_out_of_memory_has_a_name() -> None:
-    from expyre.executor.deaths import Deaths
+    from expyre.executor.workers.deaths import Deaths
 
     deaths = Deaths()
     error = deaths.error("call 1 of f", {"status": -9})

@@ -16,8 +16,8 @@ import pytest
 
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
-from expyre.executor.commands import Flux
 from expyre.executor.requests import Request
+from expyre.executor.workers.commands import Flux
 
 STAND_IN = """\
 import json, os, sys

@@ -17,8 +17,8 @@ import pytest
 
 from expyre.errors import InputFailed, RequestError
 from expyre.executor import Executor
-from expyre.executor.graph import STATES, DependencyGraph, Node
-from expyre.executor.layout import HEIGHT, boxes_of, layout
+from expyre.executor.drawing.graph import STATES, DependencyGraph, Node
+from expyre.executor.drawing.layout import HEIGHT, boxes_of, layout
 
 SVG = "{http://www.w3.org/2000/svg}"
 

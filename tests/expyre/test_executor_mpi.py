@@ -15,9 +15,9 @@ from executor_tools import HEAD_OF_SCRIPTS, nothing_left, script, wait_until
 
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
-from expyre.executor import launching
-from expyre.executor.commands import Mpi
 from expyre.executor.requests import Request
+from expyre.executor.workers import launching
+from expyre.executor.workers.commands import Mpi
 from expyre.node.family import descendants
 
 pytest.importorskip("mpi4py")

@@ -231,7 +231,7 @@ def test_two_calls_run_at_the_same_time(ours: Callable[..., Any], tmp_path: Path
 
 
 def test_small_calls_overtake_a_large_one_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from expyre.executor import staffing
+    from expyre.executor.workers import staffing
 
     monkeypatch.setattr(staffing, "_PATIENCE", 0.3)
     order = str(tmp_path / "order")

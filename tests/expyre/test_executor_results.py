@@ -19,7 +19,7 @@ from queue_tools import until
 
 from expyre import Executor, config
 from expyre.errors import KeyUnstableError, RequestError
-from expyre.executor.results import MISSING, Results
+from expyre.executor.cache.results import MISSING, Results
 
 
 def ran(ledger: Path) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from expyre.errors import AuthenticationError, ExPyReJobDiedError, OutOfMemory, TimedOut, WorkerDied
-from expyre.executor.worker import exception_in
+from expyre.executor.workers.worker import exception_in
 from expyre.node.blocks.spool import ENDED
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message

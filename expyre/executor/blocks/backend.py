@@ -18,7 +18,7 @@ from expyre.executor.blocks.remote import PARENT, RemoteSpool, note_in
 from expyre.executor.blocks.script import Order, Report
 from expyre.executor.blocks.settings import Settings, read_settings
 from expyre.executor.calls import Call
-from expyre.executor.pickling import Pickles, setup_payload
+from expyre.executor.pickles.pickling import Pickles, setup_payload
 from expyre.executor.requests import Request
 from expyre.node.blocks import spool as names
 from expyre.node.blocks.spool import Label

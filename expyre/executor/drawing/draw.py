@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from expyre.executor.graph import DependencyGraph
-from expyre.executor.layout import HEIGHT, Box, Layout, boxes_of, layout
-from expyre.executor.notation import STYLES, Style, printable
+from expyre.executor.drawing.graph import DependencyGraph
+from expyre.executor.drawing.layout import HEIGHT, Box, Layout, boxes_of, layout
+from expyre.executor.drawing.notation import STYLES, Style, printable
 
 __all__ = ["check_filename", "svg", "write"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from expyre.errors import RemoteTraceback, TimedOut, WorkerDied
 from expyre.executor.calls import Call
-from expyre.executor.channels import Channel
-from expyre.executor.functions import Pickled
-from expyre.executor.loading import load, value_in
-from expyre.executor.places import Place
+from expyre.executor.pickles.functions import Pickled
+from expyre.executor.pickles.loading import load, value_in
+from expyre.executor.workers.channels import Channel
+from expyre.executor.workers.places import Place
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message, Payload, pack
 from expyre.stage import load_exception

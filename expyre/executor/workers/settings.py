@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from expyre.executor.launching import Launcher
-from expyre.executor.places import Machine
 from expyre.executor.requests import Request
+from expyre.executor.workers.launching import Launcher
+from expyre.executor.workers.places import Machine
 from expyre.node.serving.messages import Payload
 
 __all__ = ["Settings"]

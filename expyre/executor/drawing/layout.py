@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from expyre.executor.graph import DependencyGraph, Node
-from expyre.executor.notation import printable
+from expyre.executor.drawing.graph import DependencyGraph, Node
+from expyre.executor.drawing.notation import printable
 
 __all__ = ["HEIGHT", "Box", "Layout", "boxes_of", "layout"]
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from expyre.executor.channels import PacketChannel, StreamChannel
-from expyre.executor.commands import Starter
-from expyre.executor.door import Door
-from expyre.executor.keeper import Keeper, python_command
 from expyre.executor.requests import Request
-from expyre.executor.worker import Worker
+from expyre.executor.workers.channels import PacketChannel, StreamChannel
+from expyre.executor.workers.commands import Starter
+from expyre.executor.workers.door import Door
+from expyre.executor.workers.keeper import Keeper, python_command
+from expyre.executor.workers.worker import Worker
 from expyre.node.serving.rank import VARIABLE
 
 __all__ = ["Launcher"]

@@ -74,13 +74,13 @@ class DependencyGraph:
 
     def mermaid(self) -> str:
         """Return the graph as a flowchart in the language of Mermaid."""
-        from expyre.executor.notation import mermaid
+        from expyre.executor.drawing.notation import mermaid
 
         return mermaid(self)
 
     def dot(self) -> str:
         """Return the graph in the language of Graphviz."""
-        from expyre.executor.notation import dot
+        from expyre.executor.drawing.notation import dot
 
         return dot(self)
 
@@ -90,7 +90,7 @@ class DependencyGraph:
         Of more than 400 calls those of one function are drawn as one box where they need equally long chains of
         others; if there are still more, all calls of one function are.
         """
-        from expyre.executor.draw import svg
+        from expyre.executor.drawing.draw import svg
 
         return svg(self)
 
@@ -108,7 +108,7 @@ class DependencyGraph:
         ValueError
             Another ending, a directory that does not exist, or no matplotlib.
         """
-        from expyre.executor.draw import check_filename, write
+        from expyre.executor.drawing.draw import check_filename, write
 
         write(self, check_filename(filename))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from expyre.executor.graph import DependencyGraph, Node
+    from expyre.executor.drawing.graph import DependencyGraph, Node
 
 __all__ = ["STYLES", "Style", "dot", "mermaid", "printable"]
 

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Protocol
 
 from expyre.executor.calls import Call
-from expyre.executor.places import Place
-from expyre.executor.settings import Settings
-from expyre.executor.worker import Worker
+from expyre.executor.workers.places import Place
+from expyre.executor.workers.settings import Settings
+from expyre.executor.workers.worker import Worker
 
 __all__ = ["Block", "PerCall", "Staffing"]
 

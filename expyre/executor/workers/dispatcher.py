@@ -14,15 +14,15 @@ from typing import Any
 
 from expyre.errors import ExPyReJobDiedError, RequestError, TimedOut, WorkerDied
 from expyre.executor.calls import Call
-from expyre.executor.channels import Channel, StreamChannel
-from expyre.executor.deaths import Deaths, how
-from expyre.executor.loop import WRITE, Loop
-from expyre.executor.pickling import Pickles
-from expyre.executor.places import Place
+from expyre.executor.pickles.pickling import Pickles
 from expyre.executor.requests import Request
-from expyre.executor.settings import Settings
-from expyre.executor.staffing import Block, PerCall, Staffing
-from expyre.executor.worker import Answer, Worker
+from expyre.executor.workers.channels import Channel, StreamChannel
+from expyre.executor.workers.deaths import Deaths, how
+from expyre.executor.workers.loop import WRITE, Loop
+from expyre.executor.workers.places import Place
+from expyre.executor.workers.settings import Settings
+from expyre.executor.workers.staffing import Block, PerCall, Staffing
+from expyre.executor.workers.worker import Answer, Worker
 
 __all__ = ["Dispatcher"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from expyre.errors import RequestError
 from expyre.executor.calls import Call
-from expyre.executor.functions import Functions
+from expyre.executor.pickles.functions import Functions
 from expyre.node.serving.messages import Payload, dump
 
 __all__ = ["Pickles"]

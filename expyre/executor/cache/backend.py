@@ -1,4 +1,4 @@
-"""Results of calls are kept, and found again by equal calls, also of later scripts; any backend can be wrapped."""
+"""The backend that looks for the result of a call before it passes it on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from expyre.errors import KeyUnstableError
 from expyre.executor.backends import Options
+from expyre.executor.cache.results import MISSING, Results
 from expyre.executor.calls import Backend, Call
 from expyre.executor.requests import Request
-from expyre.executor.results import MISSING, Results
 from expyre.identity import identify
 
 __all__ = ["Cache", "make_cache"]

@@ -1,0 +1,1 @@
+"""Which call needs the results of which: noted, shown as text, drawn."""

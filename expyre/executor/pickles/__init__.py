@@ -1,0 +1,1 @@
+"""Functions, arguments and results on their way to workers and back, as pickles."""

@@ -1,0 +1,1 @@
+"""Calls served by workers of this machine, or of an allocation: processes that are connected by sockets."""
