@@ -11,7 +11,7 @@ from expyre.node.blocks.spool import ENDED
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message
 
-__all__ = ["Answer", "read_answer"]
+__all__ = ["Answer", "death", "read_answer"]
 
 _REASONS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (AuthenticationError, OutOfMemory, TimedOut, WorkerDied)
@@ -64,3 +64,12 @@ def _read(message: Message, what: object) -> Answer:
     told = json.loads(bytes(message.data))
     error = _REASONS.get(told["reason"], ExPyReJobDiedError)(f"{what}: {told['text']}")
     return Answer(False, error, died=isinstance(error, ExPyReJobDiedError) and not isinstance(error, TimedOut))
+
+
+def death(what: object, error: BaseException | None) -> Answer:
+    """Return what has come of a call whose worker's job has ended under it, with an error or without."""
+    named = isinstance(error, ExPyReJobDiedError) and type(error) is not ExPyReJobDiedError
+    kind: Any = type(error) if named else WorkerDied
+    died: BaseException = kind(f"{what}: the job of its worker has ended. {error or ''}".rstrip())
+    died.__cause__ = error
+    return Answer(False, died, died=True)
