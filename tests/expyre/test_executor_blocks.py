@@ -132,6 +132,21 @@ def die(path):
     return "alive"
 
 
+def with_a_class(n):
+    class Local:
+        value = n
+
+    return lambda: Local.value
+
+
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_each_call_runs_its_own_function_also_where_that_takes_classes_with_it(block, how_many):
+    with block(max_workers=how_many) as executor:
+        for _ in range(2):
+            futures = [executor.submit(with_a_class(n)) for n in range(4)]
+            assert [future.result() for future in futures] == [0, 1, 2, 3]
+
+
 def test_a_call_that_kills_its_process_fails_by_name_and_the_worker_goes_on(block, tmp_path):
     with block(max_workers=1) as executor:
         first, second = executor.submit(die, str(tmp_path / "one")), executor.submit(abs, -2)

@@ -116,14 +116,19 @@ class Rounds:
         self.pickles.now(call)
         assert call.pickled is not None
         assert call.payload is not None
-        token, ticket = call.pickled.token, self.ledger.next_ticket()
-        if token not in self._sent:
-            pieces = messages.pack(messages.FUNCTION, token=token, payload=call.pickled.payload)
-            self._order.functions[token] = self._spool.sign(pieces)
-            self._sent.add(token)
+        (token, function), ticket = call.pickled, self.ledger.next_ticket()
         pieces = messages.pack(messages.CALL, token=token, number=ticket, payload=call.payload)
+        nbytes = call.payload.nbytes
+        if token == messages.ONCE:
+            pieces = messages.pack(messages.FUNCTION, token=token, number=ticket, payload=function) + pieces
+            nbytes += function.nbytes
+        elif token not in self._sent:
+            self._order.functions[token] = self._spool.sign(
+                messages.pack(messages.FUNCTION, token=token, payload=function)
+            )
+            self._sent.add(token)
         self._order.calls[ticket] = self._spool.sign(pieces)
-        self.ledger.place(call, ticket, self._order.number, call.payload.nbytes)
+        self.ledger.place(call, ticket, self._order.number, nbytes)
 
     def withdraw(self, call: Call) -> None:
         """See to it that nobody begins a call that was cancelled."""
