@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import uuid
 from collections import deque
@@ -10,13 +9,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from expyre.errors import ExPyReTimeoutError, RemoteTraceback, RequestError
+from expyre.errors import ExPyReTimeoutError, RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
+from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
-from expyre.stage import load_exception
 from expyre.util import own_import_path
 
 __all__ = ["Foreign"]
@@ -207,11 +206,7 @@ def _packed(call: Call) -> bytes:
 def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:
     ok, data = answer
     try:
-        if ok:
-            return True, guest.unpack(data)
-        pickled, text = pickle.loads(data)
-        error = load_exception(memoryview(pickled))
-        error.__cause__ = RemoteTraceback(text)
-        return False, error
+        message = guest.message_in(data)
+        return ok, value_in(message) if ok else exception_in(message)
     except Exception as error:  # of classes that cannot be imported here
         return False, error

@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from expyre.errors import AuthenticationError, ExPyReJobDiedError, OutOfMemory, TimedOut, WorkerDied
-from expyre.executor.workers.worker import exception_in
+from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.node.blocks.spool import ENDED
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message
@@ -58,7 +58,7 @@ def read_answer(data: bytes, ticket: int, what: object) -> Answer:
 
 def _read(message: Message, what: object) -> Answer:
     if message.kind == messages.RESULT:
-        return Answer(True, message.load())
+        return Answer(True, value_in(message))
     if message.kind != ENDED:
         return Answer(False, exception_in(message))
     told = json.loads(bytes(message.data))
