@@ -16,6 +16,7 @@ from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
+from expyre.stage.pickling import refusals
 from expyre.util import own_import_path
 
 __all__ = ["Foreign"]
@@ -200,7 +201,8 @@ def _packed(call: Call) -> bytes:
     try:
         return guest.pack((call.function, tuple(call.args), dict(call.kwargs)))
     except Exception as error:
-        raise RequestError(f"{call} cannot be sent to a worker: {error}") from error
+        reasons = refusals(guest.pack, call.function, call.args, call.kwargs)
+        raise RequestError(f"{call} cannot be sent to a worker: {reasons or error}") from error
 
 
 def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:
