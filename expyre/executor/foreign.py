@@ -16,7 +16,7 @@ from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
-from expyre.stage.pickling import refusals
+from expyre.pickles.pickling import refusals
 from expyre.util import own_import_path
 
 __all__ = ["Foreign"]

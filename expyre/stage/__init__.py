@@ -5,9 +5,7 @@ from __future__ import annotations
 from expyre.stage import names
 from expyre.stage.commands import job_commands, planned_commands, read_list
 from expyre.stage.copying import copy_glob, copy_tree
-from expyre.stage.exceptions import load_exception
 from expyre.stage.keeping import clean, copy_outputs, reset, shared_files
-from expyre.stage.loading import load
 from expyre.stage.names import ERROR as ERROR_FILE
 from expyre.stage.names import KEY as KEY_FILE
 from expyre.stage.names import LARGE_FILES
@@ -47,8 +45,6 @@ __all__ = [
     "copy_tree",
     "error_text",
     "job_commands",
-    "load",
-    "load_exception",
     "markers",
     "names",
     "planned_commands",

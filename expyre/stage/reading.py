@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from expyre.errors import AuthenticationError, StageError
 from expyre.node import runner
+from expyre.pickles.exceptions import load_exception
+from expyre.pickles.loading import SparingUnpickler, load
 from expyre.stage import names
-from expyre.stage.exceptions import load_exception
-from expyre.stage.loading import SparingUnpickler, load
 
 
 @dataclass(frozen=True)

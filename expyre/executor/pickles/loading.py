@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from expyre import stage
 from expyre.node.serving.messages import Message
+from expyre.pickles.exceptions import load_exception
+from expyre.pickles.loading import load
 
 __all__ = ["exception_in", "value_in"]
 
@@ -20,10 +21,10 @@ def value_in(message: Message) -> Any:
     """
     if message.data is None or not message.token:
         return message.load()
-    return stage.load(message.data, message.buffers)
+    return load(message.data, message.buffers)
 
 
 def exception_in(message: Message) -> BaseException:
     """Return the exception that a worker has sent, with the traceback there as its cause."""
     data, text = message.load()
-    return stage.load_exception(memoryview(data), text)
+    return load_exception(memoryview(data), text)

@@ -9,7 +9,7 @@ from expyre.errors import RequestError
 from expyre.executor.calls import Call
 from expyre.executor.pickles.functions import Functions
 from expyre.node.serving.messages import Payload, dump
-from expyre.stage.pickling import refusals
+from expyre.pickles.pickling import refusals
 
 __all__ = ["Pickles"]
 

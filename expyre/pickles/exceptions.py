@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from expyre.errors import RemoteTraceback, StageError
-from expyre.stage.loading import load
+from expyre.pickles.loading import load
 
 __all__ = ["load_exception"]
 
