@@ -13,6 +13,7 @@ from expyre.errors import ExPyReTimeoutError, RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.pickles.loading import exception_in, value_in
+from expyre.executor.pickles.pickling import setup_payload
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
@@ -189,12 +190,8 @@ class _Carrier:
 
 
 def _packed_setup(function: Any) -> bytes | None:
-    if function is None:
-        return None
-    try:
-        return guest.pack(function)
-    except Exception as error:
-        raise RequestError(f"init_function cannot be sent to a worker: {error}") from error
+    payload = setup_payload(function)
+    return None if payload is None else guest.packed(payload)
 
 
 def _packed(call: Call) -> bytes:

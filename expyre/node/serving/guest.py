@@ -48,7 +48,7 @@ def run(path: List[str], setup: Optional[Setup], cwd: Optional[str], data: bytes
             kwargs = {**kwargs, **worker.missing_arguments(function, args, kwargs, preset)}
         return True, pack(in_directory(cwd, lambda: function(*args, **kwargs)))
     except BaseException as error:
-        return False, _packed(messages.FAILURE, worker.failure(error))
+        return False, packed(worker.failure(error), messages.FAILURE)
 
 
 def call(setup: Optional[Tuple[str, bytes]], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: UP006, UP045
@@ -112,10 +112,11 @@ def pack(value: Any) -> bytes:
     Exception
         What cloudpickle raises for something that has no pickle.
     """
-    return _packed(messages.RESULT, messages.dump(value))
+    return packed(messages.dump(value))
 
 
-def _packed(kind: int, payload: messages.Payload) -> bytes:
+def packed(payload: messages.Payload, kind: int = messages.RESULT) -> bytes:
+    """Return what was pickled as bytes."""
     return b"".join(messages.pack(kind, token=payload.by_value, payload=payload))
 
 
