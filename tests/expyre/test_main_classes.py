@@ -75,3 +75,42 @@ def test_results_leave_the_classes_of_the_script_alone(tmp_path: Path, kind: str
     with place_for_jobs(tmp_path) as place:
         out, err = place.script(SCRIPT.replace("EXECUTOR", EXECUTORS[kind])).communicate(timeout=100)
     assert out.splitlines() == ["True 5 True True 5"] * 2 + ["caught text 5"], err
+
+
+RUN_AGAIN = """
+import dataclasses, enum
+from typing import Generic, TypeVar
+from expyre import Executor, ExPyRe
+
+T = TypeVar("T")
+class Colour(enum.Enum):
+    RED = 1
+class Base(Generic[T]):
+    pass
+@dataclasses.dataclass
+class Point(Base[int]):
+    x: int = 0
+    colour: Colour = Colour.RED
+class Local:
+    def said(self): return "of the script"
+
+def point(x): return Point(x)
+def local(x):
+    class Local:
+        def said(self): return "of the function"
+    return Local()
+
+if __name__ == "__main__":
+    with EXECUTOR as executor:
+        found = executor.submit(point, 3).result()
+        print(found == Point(3), found.colour is Colour.RED, executor.submit(local, 4).result().said())
+"""
+
+
+@pytest.mark.parametrize("kind", ["jobs_of_executor", "cache"])
+def test_results_of_an_earlier_run_are_of_the_classes_of_the_script(tmp_path: Path, kind: str) -> None:
+    with place_for_jobs(tmp_path) as place:
+        text = RUN_AGAIN.replace("EXECUTOR", EXECUTORS[kind])
+        for _ in range(2):
+            out, err = place.script(text).communicate(timeout=100)
+            assert out == "True True of the function\n", err
