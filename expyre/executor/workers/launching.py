@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from expyre import node
 from expyre.executor.requests import Request
 from expyre.executor.workers.channels import PacketChannel, StreamChannel
 from expyre.executor.workers.commands import Starter
@@ -118,5 +119,5 @@ class Launcher:
 
 def _path_to_package() -> str:
     """Return PYTHONPATH with which an interpreter finds this package; the rest of the path is told by message."""
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(Path(node.__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
