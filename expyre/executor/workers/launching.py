@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from expyre import node
 from expyre.executor.requests import Request
 from expyre.executor.workers.channels import PacketChannel, StreamChannel
 from expyre.executor.workers.commands import Starter
 from expyre.executor.workers.door import Door
 from expyre.executor.workers.keeper import Keeper, python_command
 from expyre.executor.workers.worker import Worker
+from expyre.node.serving import ring
 from expyre.node.serving.rank import VARIABLE
 
 __all__ = ["Launcher"]
@@ -101,12 +103,18 @@ class Launcher:
     def _fork(self, keeper: Keeper, worker: Worker, place: dict[str, Any]) -> None:
         kind = socket.SOCK_SEQPACKET if _PACKETS else socket.SOCK_STREAM
         mine, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        keeper.fork(worker.number, theirs, place, packets=_PACKETS)
-        if _PACKETS:
-            worker.channels[0] = PacketChannel(mine, theirs)
-        else:
+        if not _PACKETS:
+            keeper.fork(worker.number, [theirs.fileno()], place, packets=False)
             theirs.close()
             worker.channels[0] = StreamChannel(mine)
+            return
+        memory = [] if worker.once else [ring.make()]
+        try:
+            keeper.fork(worker.number, [theirs.fileno(), *memory], place, packets=True)
+            worker.channels[0] = PacketChannel(mine, theirs, *map(ring.share, memory))
+        finally:
+            for each in memory:
+                os.close(each)
 
     def close(self) -> None:
         """End all workers, and what is there for them."""
@@ -118,5 +126,5 @@ class Launcher:
 
 def _path_to_package() -> str:
     """Return PYTHONPATH with which an interpreter finds this package; the rest of the path is told by message."""
-    here = str(Path(__file__).resolve().parents[2])
+    here = str(Path(node.__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
