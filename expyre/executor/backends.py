@@ -13,9 +13,11 @@ from typing import Any
 
 from expyre.executor.calls import Backend
 from expyre.executor.requests import Request
+from expyre.executor.workers.claims import Claims
 from expyre.executor.workers.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
+from expyre.executor.workers.gpus import Gpus
 from expyre.executor.workers.launching import Launcher
-from expyre.executor.workers.places import Claims, Machine
+from expyre.executor.workers.places import Machine, free_cores
 from expyre.node import machine
 
 __all__ = ["BACKENDS", "Options", "is_flux", "make_dispatcher", "recognise"]
@@ -97,13 +99,14 @@ def make_dispatcher(options: Options) -> Backend:
             "it in the job without srun, or let calls share with it (oversubscribe=True)"
         )
     slots = _slots(options, away)
-    claims = Claims()
-    cores = [] if away or options.request.oversubscribe else claims.claim(slots)
+    claims = Claims("cores")
+    cores = [] if away or options.request.oversubscribe else free_cores(slots, claims)
+    gpus = Gpus(_gpus(options, away), None if away else Claims("gpus"))
     launcher = Launcher(STARTERS[options.backend](), always=away, host=_host(options) if away else None)
     settings = Settings(
         request=options.request,
         max_workers=options.max_workers or max(1, slots // options.request.slots),
-        machine=Machine(slots, cores, _gpus(options, away), claims),
+        machine=Machine(slots, cores, gpus, claims),
         launcher=launcher,
         block=options.block_allocation,
         init_payload=setup_payload(options.init_function),

@@ -49,7 +49,8 @@ class Executor(concurrent.futures.Executor):
     threads_per_core
         Threads of each core; the variables by which OpenMP, BLAS libraries and numexpr are told are set.
     gpus_per_worker
-        GPUs of each call, in ``CUDA_VISIBLE_DEVICES`` and ``ROCR_VISIBLE_DEVICES``; no two calls at a time share one.
+        GPUs of each call, in ``CUDA_VISIBLE_DEVICES`` and ``ROCR_VISIBLE_DEVICES``; no two calls at a time share one,
+        also not those of other executors of the user on this machine, for which a call waits.
     oversubscribe
         Let calls share cores and GPUs.
     cwd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def expyre_dummy_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setattr(config, "_current", None)
     config.init(tmp_path / ".expyre")
     return tmp_path
+
+
+@pytest.fixture
+def own_claims(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no executor outside of the test hold cores or GPUs."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("claims")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,9 @@ def meet(here: str, there: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(there)
         time.sleep(0.01)
+
+
+def most_at_once(spans: Iterable[tuple[int, float, float]]) -> int:
+    """Return the largest sum of weights of spans that overlap."""
+    spans = list(spans)
+    return max(sum(weight for weight, begin, end in spans if begin <= at < end) for _, at, _ in spans)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from executor_calls import add
-from executor_places import cores, directory, gpus, meet, note_begin, pinned_span, span, threads
+from executor_places import cores, directory, meet, most_at_once, note_begin, pinned_span, span, threads
 from executor_tools import KINDS, OURS
 
 from expyre import Executor
@@ -21,23 +21,12 @@ from expyre.executor.requests import Mistakes, Request
 ALL_CORES = os.sched_getaffinity(0)
 
 
-@pytest.fixture(autouse=True)
-def own_claims(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no executor outside of the test hold cores."""
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("claims")))
+pytestmark = pytest.mark.usefixtures("own_claims")
 
 
 @pytest.fixture(params=OURS)
 def ours(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return KINDS[request.param]
-
-
-def most_at_once(spans: Iterable[tuple[int, float, float]]) -> int:
-    """Return the largest sum of weights of spans that overlap."""
-    spans = list(spans)
-    return max(sum(weight for weight, begin, end in spans if begin <= at < end) for _, at, _ in spans)
 
 
 # -------------------------------------------------------------------------------------------------------- mistakes
@@ -177,31 +166,6 @@ def test_nobody_is_pinned_who_shares(ours: Callable[..., Any]) -> None:
             assert second.submit(cores).result(60) == ALL_CORES
     with Executor(max_cores=len(ALL_CORES)) as third:
         assert len(third.submit(cores).result(60)) == 1
-
-
-def test_gpus_are_not_shared(ours: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXPYRE_LOCAL_GPUS", "0,GPU-1")
-    block = ours is KINDS["block"]
-    with Executor(max_workers=4, gpus_per_worker=1, block_allocation=block) as exe:
-        found = [future.result(60) for future in [exe.submit(gpus, 0.2) for _ in range(6)]]
-    assert set().union(*(names for _, _, names in found)) <= {"0", "GPU-1"}
-    for gpu in ("0", "GPU-1"):
-        mine = [(1, begin, end) for begin, end, names in found if gpu in names]
-        assert not mine or most_at_once(mine) == 1
-    assert all(len(names) == 1 for _, _, names in found)
-
-
-def test_gpus_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXPYRE_LOCAL_GPUS", "0,1")
-    with Executor(max_cores=2) as exe:
-        assert exe.submit(gpus).result(60)[2] == set()
-        assert exe.submit(gpus, resource_dict={"gpus_per_core": 2}).result(60)[2] == {"0", "1"}
-        shared = exe.submit(gpus, resource_dict={"gpus_per_core": 2, "oversubscribe": True})
-        assert shared.result(60)[2] == {"0", "1"}
-    monkeypatch.setenv("EXPYRE_LOCAL_GPUS", "none")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    with Executor(max_cores=1) as exe:
-        assert os.environ["CUDA_VISIBLE_DEVICES"] in exe.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(60)
 
 
 # ------------------------------------------------------------------------------------------------ never too much

@@ -68,8 +68,8 @@ class Dispatcher:
         if request.slots > machine.slots and not request.oversubscribe:
             threads = f" with {request.threads_per_core} threads each" if request.threads_per_core > 1 else ""
             what.append(f"{request.cores} cores{threads} are asked for, there are {machine.slots} (max_cores)")
-        if request.gpus > len(machine.gpus):
-            what.append(f"{request.gpus} GPUs are asked for, there are {len(machine.gpus)}")
+        if request.gpus > len(machine.gpus.ids):
+            what.append(f"{request.gpus} GPUs are asked for, there are {len(machine.gpus.ids)}")
         if what:
             raise RequestError("; ".join(what))
         self._launcher.prepare(request)

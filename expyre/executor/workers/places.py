@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 from expyre.executor.requests import Request
+from expyre.executor.workers.claims import Claims
+from expyre.executor.workers.gpus import Gpus
 
-__all__ = ["Claims", "Machine", "Place"]
+__all__ = ["Machine", "Place", "free_cores"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Place:
     Attributes
     ----------
     slots
-        Number of cores that it takes.
+        Number of cores that it takes; 0 if it shares what it uses.
     cores
         Which ones; empty if it is not pinned.
     gpus
@@ -33,56 +33,21 @@ class Place:
     gpus: tuple[str, ...] | None = None
 
 
-class Claims:
-    """Cores that this executor has for itself among all executors of the user on this machine.
-
-    A claim is a lock on a file, which the system gives up with the process. Without it, two scripts on one workstation
-    would pin their workers to the same few cores and leave the others idle.
-    """
-
-    def __init__(self) -> None:
-        self._files: list[Any] = []
-
-    def claim(self, count: int) -> list[int]:
-        """Return so many cores that nobody else has claimed; none if there are not enough, or none can be pinned."""
-        if not hasattr(os, "sched_getaffinity"):
-            return []
-        usable = sorted(os.sched_getaffinity(0))
-        if count > len(usable):
-            return []
+def free_cores(count: int, claims: Claims) -> list[int]:
+    """Return so many cores that nobody else has claimed; none if there are not enough, or none can be pinned."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    usable = sorted(os.sched_getaffinity(0))
+    mine: list[int] = []
+    if count <= len(usable):
         try:
-            mine = self._lock(usable, count)
+            mine = list(islice((core for core in usable if claims.claim(str(core))), count))
         except OSError:  # no place for the files
             mine = []
-        if len(mine) < count:
-            self.release()
-            return []
-        return mine
-
-    def _lock(self, usable: Sequence[int], count: int) -> list[int]:
-        directory = os.path.join(tempfile.gettempdir(), f"expyre-cores-{os.getuid()}")
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.lstat(directory).st_uid != os.getuid():
-            return []
-        mine: list[int] = []
-        for core in usable:
-            if len(mine) == count:
-                break
-            file = open(os.path.join(directory, str(core)), "w")  # noqa: SIM115  open as long as it is claimed
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                continue
-            self._files.append(file)
-            mine.append(core)
-        return mine
-
-    def release(self) -> None:
-        """Give up all claims."""
-        for file in self._files:
-            file.close()
-        self._files.clear()
+    if len(mine) < count:
+        claims.release()
+        return []
+    return mine
 
 
 class Machine:
@@ -95,36 +60,37 @@ class Machine:
     cores
         Which ones, if workers are to be pinned: as many as there are slots; else none.
     gpus
-        Ids of GPUs.
+        The GPUs.
     claims
         What keeps others off the cores.
     """
 
-    def __init__(self, slots: int, cores: Sequence[int], gpus: Sequence[str], claims: Claims) -> None:
+    def __init__(self, slots: int, cores: Sequence[int], gpus: Gpus, claims: Claims) -> None:
         self._claims = claims
         self.slots = self.free_slots = slots
-        self.gpus = tuple(gpus)
+        self.gpus = gpus
         self._cores = list(cores)
-        self._gpus = list(gpus)
 
     def give(self, request: Request) -> Place | None:
         """Return a place for a worker, None if there is none now."""
         if request.oversubscribe:
-            return Place(0, (), tuple(self.gpus[: request.gpus]) if self.gpus else None)
-        if request.slots > self.free_slots or request.gpus > len(self._gpus):
+            return Place(0, (), self.gpus.share(request.gpus) if self.gpus.ids else None)
+        if request.slots > self.free_slots:
+            return None
+        gpus = self.gpus.take(request.gpus)
+        if gpus is None:
             return None
         self.free_slots -= request.slots
         cores = tuple(self._cores.pop(0) for _ in range(request.slots)) if self._cores else ()
-        gpus = tuple(self._gpus.pop(0) for _ in range(request.gpus))
-        return Place(request.slots, cores, gpus if self.gpus else None)
+        return Place(request.slots, cores, gpus if self.gpus.ids else None)
 
     def take_back(self, place: Place) -> None:
         """Take back what a worker had."""
-        if place.slots:
-            self.free_slots += place.slots
-            self._cores = sorted([*self._cores, *place.cores])
-            self._gpus = sorted([*self._gpus, *(place.gpus or ())], key=self.gpus.index)
+        self.free_slots += place.slots
+        self._cores = sorted([*self._cores, *place.cores])
+        self.gpus.take_back(place.gpus or (), shared=not place.slots)
 
     def release(self) -> None:
         """Give up what was claimed of the machine."""
         self._claims.release()
+        self.gpus.release()

@@ -21,6 +21,8 @@ _STUCK = 0.02  # seconds after which calls are taken back from behind one that i
 _WORK_AHEAD = 0.004  # seconds of work that a worker has waiting
 _SHORT = 0.01  # seconds; behind a call that is shorter one at least waits, or the way there and back would be felt
 _MOST_AHEAD = 64
+_IDLE = 2.0  # seconds without a call after which a worker gives up its GPUs if another executor waits for them
+_LOOK = 1.0  # seconds between two looks whether one does
 
 Hire = Callable[[Place, Call | None], Worker | None]
 Give = Callable[[Worker, Call], None]
@@ -52,6 +54,7 @@ class PerCall:
 
     def feed(self, ready: deque[Call], workers: Collection[Worker], hire: Hire, give: Give) -> None:
         """Hire a worker for each call for which there is a place, in order as far as they fit."""
+        self._machine.gpus.begin()
         free = self._most - len(workers)
         while ready and free > 0:
             found = self._next(ready)
@@ -80,8 +83,8 @@ class PerCall:
         """Take in how long a call took."""
 
     def patience(self, ready: deque[Call], workers: Collection[Worker]) -> float | None:
-        """Return that nothing is decided by time alone."""
-        return None
+        """Return when to see whether others have given GPUs back."""
+        return self._machine.gpus.patience()
 
 
 class Block:
@@ -111,9 +114,11 @@ class Block:
 
     def feed(self, ready: deque[Call], workers: Collection[Worker], hire: Hire, give: Give) -> None:
         """Give calls to workers, as evenly as possible; hire more if there are calls for them."""
+        self._machine.gpus.begin()
         able = [worker for worker in workers if worker.able]
         if not ready:
             self._relieve(ready, workers, able)
+            self._make_way(able)
         if ready and able:
             self._hand_out(ready, able, give)
         coming = len(workers) - len(able)
@@ -143,6 +148,19 @@ class Block:
                 ready.extend(worker.take_back())
                 self._mean = max(self._mean or 0.0, now - worker.since)
 
+    def _make_way(self, able: list[Worker]) -> None:
+        """Let workers go that have GPUs and nothing to do for a while, if another executor waits for GPUs."""
+        due = time.monotonic() - _IDLE
+        idle = [worker for worker in self._idle_with_gpus(able) if worker.since < due]
+        if idle and self._machine.gpus.are_wanted():
+            for worker in idle:
+                worker.stop()
+
+    def _idle_with_gpus(self, able: list[Worker]) -> list[Worker]:
+        if not self._request.gpus or self._request.oversubscribe or not self._machine.gpus.claimed:
+            return []
+        return [worker for worker in able if not worker.calls]
+
     def _somebody_is_free(self, workers: Collection[Worker], able: list[Worker]) -> bool:
         return len(workers) < self._most or any(not worker.calls for worker in able)
 
@@ -150,8 +168,11 @@ class Block:
         return (worker for worker in able if len(worker.calls) > 1)
 
     def patience(self, ready: deque[Call], workers: Collection[Worker]) -> float | None:
-        """Return when to see whether a worker is stuck with calls that others could take."""
+        """Return when to see whether a worker is stuck with calls that others could take, or GPUs are to be had."""
+        if ready:
+            return self._machine.gpus.patience()
         able = [worker for worker in workers if worker.able]
-        if ready or not self._somebody_is_free(workers, able):
-            return None
-        return _STUCK if any(self._loaded(able)) else None
+        if self._somebody_is_free(workers, able) and any(self._loaded(able)):
+            return _STUCK
+        self._machine.gpus.patience()
+        return _LOOK if self._idle_with_gpus(able) else None
