@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from expyre.executor.backends import Options, make_dispatcher
 from expyre.executor.calls import Backend
+from expyre.executor.requests import Mistakes
 
 if TYPE_CHECKING:
     from expyre.config import Project
@@ -13,20 +14,25 @@ if TYPE_CHECKING:
 __all__ = ["make_backend"]
 
 
-def make_backend(options: Options) -> Backend:
+def make_backend(options: Options, mistakes: Mistakes) -> Backend:
     """Return the backend for some options.
 
     Raises
     ------
     RequestError
-        It has not what each call asks for.
+        There were mistakes, or the backend has not what each call asks for; lists everything.
     """
-    backend = _carrier(options)
+    backend: Backend | None = None
     try:
-        backend.check(options.request)
+        with mistakes.noted():
+            backend = _carrier(options)
+            backend.check(options.request)
+        mistakes.finish()
+        assert backend is not None
         return _with_cache(options, backend)
     except BaseException:
-        backend.close()
+        if backend is not None:
+            backend.close()
         raise
 
 

@@ -116,10 +116,11 @@ class Executor(concurrent.futures.Executor):
         resource_dict: Mapping[str, Any] | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self._options: Options = read_options(given)
+        mistakes = Mistakes("Executor")
+        self._options: Options = read_options(given, mistakes)
         self._record = Record() if self._options.graph else None
         write = None if self._record is None else _writer(self._record, self._options.graph_file)
-        carrier = make_backend(self._options)
+        carrier = make_backend(self._options, mistakes)
         self._service = Service(carrier, disable_dependencies=disable_dependencies, at_end=write)
         self._finalizer = weakref.finalize(self, self._service.shut_down)  # what was submitted is finished
         self._finalizer.atexit = False
@@ -156,13 +157,14 @@ class Executor(concurrent.futures.Executor):
     def _request(self, given: Mapping[str, Any]) -> Request:
         mistakes = Mistakes("resource_dict")
         request: Request = self._options.request.read(given, mistakes, self._options.request)
-        mistakes.finish()
         if self._options.block_allocation and request != self._options.request:
-            raise RequestError(
-                "resource_dict: with block_allocation all calls run in the same workers, whose resources are those of "
-                "the executor; ask for them there, or leave out block_allocation"
+            mistakes.add(
+                "with block_allocation all calls run in the same workers, whose resources are those of the executor; "
+                "ask for them there, or leave out block_allocation"
             )
-        self._service.backend.check(request)
+        with mistakes.noted():
+            self._service.backend.check(request)
+        mistakes.finish()
         return request
 
     def map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -18,20 +19,21 @@ _OF_A_REQUEST = (
 )  # fmt: skip
 
 
-def read_options(given: Mapping[str, Any]) -> Options:
-    """Return the options in the parameters of `Executor`.
+def read_options(given: Mapping[str, Any], mistakes: Mistakes) -> Options:
+    """Return the options in the parameters of `Executor`; mistakes are noted.
 
     Raises
     ------
     RequestError
-        Lists everything that is wrong.
+        There is no such backend, so that nobody can say whether it has what is asked for; lists all mistakes.
     """
-    mistakes = Mistakes("Executor")
     if is_flux(given["executor"]):
         given = {**given, "executor": None, "backend": given["backend"] or "flux"}
     resources = {name: given[name] for name in _OF_A_REQUEST if given[name] is not None}
     backend, on_system = _backend(given, mistakes)
-    request = _kind_of_request(on_system).read({**resources, **(given["resource_dict"] or {})}, mistakes)
+    is_known = not mistakes
+    resources.update(_resource_dict(given["resource_dict"], mistakes))
+    request = _kind_of_request(on_system).read(resources, mistakes)
     block, init = bool(given["block_allocation"]), given["init_function"]
     if init is not None and not callable(init):
         mistakes.add(f"init_function={init!r} is not a function")
@@ -42,12 +44,13 @@ def read_options(given: Mapping[str, Any]) -> Options:
         from expyre.executor.drawing.draw import check_filename
 
         graph_file = mistakes.check("plot_dependency_graph_filename", graph_file, check_filename)
+    max_workers, max_cores, are_wrong = _limits(given, mistakes)
     options = Options(
         backend=backend,
         on_system=on_system,
         request=request,
-        max_workers=_number("max_workers", given, mistakes),
-        max_cores=_number("max_cores", given, mistakes),
+        max_workers=max_workers,
+        max_cores=sys.maxsize if are_wrong else max_cores,  # nothing else is wrong only because of them
         block_allocation=block,
         init_function=init,
         restart_limit=mistakes.check("restart_limit", given["restart_limit"], natural) or 0,
@@ -59,12 +62,23 @@ def read_options(given: Mapping[str, Any]) -> Options:
         graph=bool(given["plot_dependency_graph"] or graph_file),
         graph_file=None if graph_file is None else str(graph_file),
     )
-    mistakes.finish()
+    if not is_known:
+        mistakes.finish()
     return options
 
 
-def _number(name: str, given: Mapping[str, Any], mistakes: Mistakes) -> int | None:
-    return None if given[name] is None else mistakes.check(name, given[name], positive)
+def _limits(given: Mapping[str, Any], mistakes: Mistakes) -> tuple[int | None, int | None, bool]:
+    """Return most workers, most cores, and whether one of the two is a mistake."""
+    names = [name for name in ("max_workers", "max_cores") if given[name] is not None]
+    found = {name: mistakes.check(name, given[name], positive) for name in names}
+    return found.get("max_workers"), found.get("max_cores"), None in found.values()
+
+
+def _resource_dict(given: Any, mistakes: Mistakes) -> Mapping[str, Any]:
+    if given is None or isinstance(given, Mapping):
+        return given or {}
+    mistakes.add(f'resource_dict={given!r}: must be a dict, such as {{"cores": 2}}')
+    return {}
 
 
 def _interval(value: Any) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,10 +27,26 @@ class Mistakes:
     def __init__(self, what: str) -> None:
         self._what = what
         self._found: list[str] = []
+        self._error: RequestError | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
 
     def add(self, text: str) -> None:
         """Note a mistake."""
         self._found.append(text)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what a RequestError of the block says; any other exception comes after what was noted before."""
+        try:
+            yield
+        except RequestError as error:
+            self.add(str(error))
+            self._error = error
+        except Exception:
+            self.finish()
+            raise
 
     def check(self, name: str, value: Any, read: Callable[[Any], Any]) -> Any:
         """Return ``read(value)``; note what its ValueError or TypeError says, and return None."""
@@ -41,8 +58,10 @@ class Mistakes:
 
     def finish(self) -> None:
         """Raise RequestError if there is any mistake."""
+        if self._error is not None and len(self._found) == 1:
+            raise self._error
         if self._found:
-            raise RequestError(f"{self._what}: " + "; ".join(self._found))
+            raise RequestError(f"{self._what}: " + "; ".join(self._found)) from self._error
 
 
 def positive(value: Any) -> int:

@@ -55,6 +55,13 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"max_cores": 1, "cores_per_worker": 2}, ["2 cores are asked for, there are 1 (max_cores)"]),
     ({"max_cores": 3, "cores_per_worker": 2, "threads_per_core": 2}, ["2 cores with 2 threads each", "there are 3"]),
     ({"gpus_per_worker": 3}, ["3 GPUs are asked for, there are 2"]),
+    ({"resource_dict": [1]}, ["resource_dict=[1]: must be a dict"]),
+    ({"resource_dict": "cores", "max_cores": 0}, ["resource_dict='cores': must be a dict", "max_cores=0"]),
+    (
+        {"max_cores": 2, "cores_per_worker": 8, "gpus_per_worker": 3, "threads_per_core": 0},
+        ["threads_per_core=0", "8 cores are asked for, there are 2", "3 GPUs are asked for, there are 2"],
+    ),
+    ({"cores_per_worker": 0, "gpus_per_worker": 3, "restart_limit": -1}, ["cores=0", "3 GPUs", "restart_limit=-1"]),
     (
         {"max_cores": 0, "threads_per_core": 0, "cwd": 5, "resource_dict": {"gpus_per_cores": 1, "cors": 2}},
         ["max_cores=0", "threads_per_core=0", "cwd=5", "did you mean 'gpus_per_core'?", "did you mean 'cores'?"],
@@ -80,6 +87,8 @@ def test_mistakes_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
             exe.submit(add, 1, resource_dict={"cores": 0, "gpu_per_core": 1})
         with pytest.raises(RequestError, match=r"3 cores are asked for, there are 2.*4 GPUs are asked for, there are"):
             exe.submit(add, 1, resource_dict={"cores": 3, "gpus_per_worker": 4})
+        with pytest.raises(RequestError, match=r"threads_per_core=0.*9 cores are .* 2 \(max.*18 GPUs are .* are 2"):
+            exe.submit(add, 1, resource_dict={"cores": 9, "gpus_per_core": 2, "threads_per_core": 0})
         with pytest.raises(RequestError, match="must be a dict"):
             exe.submit(add, 1, resource_dict=["cores"])  # type: ignore[arg-type]
         assert exe.submit(add, 1).result(60) == 2
