@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from expyre.executor.backends import BACKENDS, Options, is_flux, recognise
-from expyre.executor.requests import Mistakes, Request, natural, positive
+from expyre.executor.requests import Mistakes, Request, natural, positive, truth
 
 __all__ = ["read_options"]
 
 _PREFIX = "system:"
+_FLAGS = ("block_allocation", "cache", "disable_dependencies", "plot_dependency_graph")
 _OF_A_REQUEST = (
     "cores_per_worker", "threads_per_core", "gpus_per_worker", "oversubscribe", "cwd", "command_line_argument_lst",
     "max_time",
@@ -34,7 +35,9 @@ def read_options(given: Mapping[str, Any], mistakes: Mistakes) -> Options:
     is_known = not mistakes
     resources.update(_resource_dict(given["resource_dict"], mistakes))
     request = _kind_of_request(on_system).read(resources, mistakes)
-    block, init = bool(given["block_allocation"]), given["init_function"]
+    flags = {name: bool(mistakes.check(name, given[name], truth)) for name in _FLAGS}
+    local = given["hostname_localhost"]
+    block, init = flags["block_allocation"], given["init_function"]
     if init is not None and not callable(init):
         mistakes.add(f"init_function={init!r} is not a function")
     if init is not None and not block:
@@ -54,12 +57,12 @@ def read_options(given: Mapping[str, Any], mistakes: Mistakes) -> Options:
         block_allocation=block,
         init_function=init,
         restart_limit=mistakes.check("restart_limit", given["restart_limit"], natural) or 0,
-        hostname_localhost=given["hostname_localhost"],
+        hostname_localhost=None if local is None else mistakes.check("hostname_localhost", local, truth),
         refresh_rate=mistakes.check("refresh_rate", given["refresh_rate"], _interval) or 0.01,
         executor=given["executor"],
         cache_directory=given["cache_directory"],
-        cache=bool(given["cache"] or given["cache_directory"]),
-        graph=bool(given["plot_dependency_graph"] or graph_file),
+        cache=flags["cache"] or bool(given["cache_directory"]),
+        graph=flags["plot_dependency_graph"] or graph_file is not None,
         graph_file=None if graph_file is None else str(graph_file),
     )
     if not is_known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -185,12 +185,18 @@ class Request:
             if name in cls.readers:
                 found[name] = mistakes.check(name, value, cls.readers[name])
             elif name not in ("gpus_per_worker", "gpus_per_core"):
-                known = [*cls.readers, *cls.synonyms, *_NOT_OF_A_CALL, "gpus_per_core", "gpus_per_worker"]
-                near = get_close_matches(str(name), known, n=1)
-                mistakes.add(f"{name!r} is unknown" + (f" (did you mean {near[0]!r}?)" if near else ""))
+                near = _documented(cls.readers, str(name))
+                mistakes.add(f"{name!r} is unknown" + (f" (did you mean {near!r}?)" if near else ""))
         cores = found.get("cores") or default.cores
         found.update(_gpus(given, cores, default, mistakes))
         return cls(**{**vars(default), **{name: value for name, value in found.items() if value is not None}})
+
+
+def _documented(readers: Iterable[str], name: str) -> str | None:
+    """Return the documented key that somebody may have meant; synonyms are taken, but not proposed."""
+    known = [each if each != "gpus" else "gpus_per_core" for each in readers]
+    begin = [each for each in known if name and each.startswith(name)]
+    return next(iter(get_close_matches(name, known, n=1) or begin), None)
 
 
 def _gpus(given: Mapping[str, Any], cores: int, default: Request, mistakes: Mistakes) -> dict[str, Any]:

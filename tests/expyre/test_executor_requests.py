@@ -39,6 +39,11 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"threads_per_core": -1}, ["threads_per_core=-1"]),
     ({"gpus_per_worker": -1}, ["gpus_per_worker=-1"]),
     ({"oversubscribe": 1}, ["oversubscribe=1: must be True or False"]),
+    *[
+        ({name: "no"}, [f"{name}='no': must be True or False"])
+        for name in ("block_allocation", "cache", "disable_dependencies", "plot_dependency_graph")
+    ],
+    ({"hostname_localhost": "maybe", "cache": 1}, ["hostname_localhost='maybe': must be True or", "cache=1: must be"]),
     ({"cwd": 5}, ["cwd=5"]),
     ({"cwd": __file__}, ["is not a directory"]),
     ({"command_line_argument_lst": "--mem=1"}, ["must be a list of words"]),
@@ -52,6 +57,8 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"backend": "locla"}, ["backend='locla' is unknown", "did you mean 'local'?"]),
     ({"resource_dict": {"core": 2}}, ["'core' is unknown", "did you mean 'cores'?"]),
     ({"resource_dict": {5: 2}}, ["5 is unknown"]),
+    ({"resource_dict": {"gpu": 1, "core": 1}}, ["did you mean 'gpus_per_core'?", "did you mean 'cores'?"]),
+    ({"resource_dict": {"gpus_": 1}}, ["did you mean 'gpus_per_core'?"]),
     ({"max_cores": 1, "cores_per_worker": 2}, ["2 cores are asked for, there are 1 (max_cores)"]),
     ({"max_cores": 3, "cores_per_worker": 2, "threads_per_core": 2}, ["2 cores with 2 threads each", "there are 3"]),
     ({"gpus_per_worker": 3}, ["3 GPUs are asked for, there are 2"]),
