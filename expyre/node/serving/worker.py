@@ -143,7 +143,7 @@ def _dump(value: Any) -> Payload:
 
 
 def serve(end: Any) -> None:
-    """Serve calls on one end of a connection (`messages.Packets` or `messages.Stream`) until it is closed."""
+    """Serve calls on one end of a connection (`packets.Packets` or `streams.Stream`) until it is closed."""
     try:
         _Server(end).loop()
     except (BrokenPipeError, ConnectionResetError):
