@@ -121,6 +121,8 @@ def test_closures_and_what_cannot_be_pickled(block):
             executor.submit(len, (i for i in range(3))).result()
         with pytest.raises(TypeError, match="cannot be pickled"):
             executor.submit(lambda: (i for i in range(3))).result()
+        with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+            executor.submit(None).result()
         assert executor.submit(abs, -1).result() == 1
 
 

@@ -10,6 +10,7 @@ from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.node.blocks.spool import ENDED
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message
+from expyre.node.serving.streams import Assembler
 
 __all__ = ["Answer", "death", "read_answer"]
 
@@ -47,7 +48,7 @@ def read_answer(data: bytes, ticket: int, what: object) -> Answer:
     what
         The call, for messages.
     """
-    found = messages.Assembler().feed(data)
+    found = Assembler().feed(data)
     if len(found) != 1 or found[0].kind not in _KINDS or found[0].number != ticket:
         return Answer(False, AuthenticationError(f"{what}: its result is that of something else"))
     try:

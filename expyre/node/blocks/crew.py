@@ -15,7 +15,7 @@ import time
 from typing import Any, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree
-from ..serving import messages, placing, worker
+from ..serving import messages, placing, streams, worker
 from ..serving.keeper import die_with_parent
 
 __all__ = ["Crew"]
@@ -64,7 +64,7 @@ class Crew:
                 signal.signal(number, signal.SIG_DFL)
             if os.getppid() != parent:
                 os._exit(1)
-            end = messages.Stream(sock)
+            end = streams.Stream(sock)
             try:
                 placing.settle(self._place, 0, 1)
             except Exception as error:
