@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 
 __all__ = [
     "AuthenticationError",
@@ -30,6 +31,7 @@ __all__ = [
     "SubmitFailed",
     "TimedOut",
     "TransportError",
+    "UnpicklableError",
     "WorkerDied",
 ]
 
@@ -48,6 +50,10 @@ class RequestError(ExPyReError, ValueError, RuntimeError):
 
 class InvalidCallError(RequestError, AssertionError):
     """Raised when a call that is to become a job, or what is asked of a job, is not well formed."""
+
+
+class UnpicklableError(RequestError, TypeError, PicklingError):
+    """Raised when a part of a call cannot be sent to where it is to run; says which part, and why."""
 
 
 class KeyUnstableError(ExPyReError, TypeError):

@@ -38,8 +38,14 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, list | tuple | set | frozenset):
         return list(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)]
+        return [getattr(value, name) for name in _names(value)]
     return []
+
+
+def _names(value: Any) -> list[str]:
+    """Return the attributes that a dataclass has: fields, and what was given to it besides."""
+    fields = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+    return list(dict.fromkeys([*fields, *getattr(value, "__dict__", {})]))
 
 
 def with_results(value: Any) -> Any:
@@ -115,10 +121,18 @@ def _make_final(wholes: list[tuple[Any, list[Any]]], new: dict[int, Any], of: Ca
             if any(id(part) in missing for part in parts):
                 later.append((whole, parts))
                 continue
-            found = map(of, parts)
-            new[id(whole)] = whole._make(found) if hasattr(whole, "_make") else type(whole)(found)
+            new[id(whole)] = _made(whole, map(of, parts))
             missing.remove(id(whole))
         wholes = later
+
+
+def _made(whole: Any, parts: Iterable[Any]) -> Any:
+    """Return another tuple or frozenset of the same class, whose constructor may want something else than parts."""
+    kind: Any = tuple if isinstance(whole, tuple) else frozenset
+    new = kind.__new__(type(whole), parts)
+    if hasattr(whole, "__dict__"):
+        vars(new).update(vars(whole))
+    return new
 
 
 def _fill(new: Any, whole: Any, of: Callable[[Any], Any]) -> None:
@@ -129,6 +143,5 @@ def _fill(new: Any, whole: Any, of: Callable[[Any], Any]) -> None:
     elif isinstance(whole, set):
         new.update(map(of, whole))
     else:
-        for field in dataclasses.fields(whole):
-            if hasattr(whole, field.name):  # frozen ones have to be written to as well
-                object.__setattr__(new, field.name, of(getattr(whole, field.name)))
+        for name in _names(whole):  # frozen ones have to be written to as well
+            object.__setattr__(new, name, of(getattr(whole, name)))

@@ -14,10 +14,10 @@ from expyre.executor.backends import Options
 from expyre.executor.calls import Call
 from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.executor.pickles.pickling import setup_payload
+from expyre.executor.pickles.refusals import refused
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
-from expyre.pickles.pickling import refusals
 from expyre.util import own_import_path
 
 __all__ = ["Foreign"]
@@ -198,8 +198,7 @@ def _packed(call: Call) -> bytes:
     try:
         return guest.pack((call.function, tuple(call.args), dict(call.kwargs)))
     except Exception as error:
-        reasons = refusals(guest.pack, call.function, call.args, call.kwargs)
-        raise RequestError(f"{call} cannot be sent to a worker: {reasons or error}") from error
+        raise refused(call, guest.pack, error) from error
 
 
 def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:

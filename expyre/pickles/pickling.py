@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from expyre.errors import RequestError
+from expyre.errors import UnpicklableError
 from expyre.node.runner import PROTOCOL
 
 
@@ -36,13 +36,13 @@ def dump_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
 
     Raises
     ------
-    RequestError
+    UnpicklableError
         Something does not pickle; lists each such part of the call.
     """
     try:
         return dumps((function, tuple(args), dict(kwargs)))
     except Exception as exc:
-        raise RequestError(f"cannot pickle the call: {refusals(dumps, function, args, kwargs) or exc}") from exc
+        raise UnpicklableError(f"cannot pickle the call: {refusals(dumps, function, args, kwargs) or exc}") from exc
 
 
 def refusals(

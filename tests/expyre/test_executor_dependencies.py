@@ -56,6 +56,45 @@ class Named(dict[str, Any]):
     label = ""
 
 
+class Point(tuple[Any, ...]):
+    """Is made of two arguments, not of one that has them in it."""
+
+    def __new__(cls, one: Any, other: Any) -> Point:
+        return super().__new__(cls, (one, other))
+
+
+class Tagged(frozenset[Any]):
+    def __new__(cls, tag: str, *items: Any) -> Tagged:
+        made = super().__new__(cls, items)
+        made.tag = tag
+        return made
+
+    tag: str
+
+
+@dataclasses.dataclass
+class Late:
+    """Has more than its fields."""
+
+    one: int = 1
+
+    def __post_init__(self) -> None:
+        self.more = [self.one]
+
+
+class Plain:
+    """Nothing is looked for in it."""
+
+    def __init__(self, inside: Any) -> None:
+        self.inside = inside
+
+
+def late(value: Any) -> Late:
+    found = Late()
+    found.more = [value]
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------- arguments
 
 NESTED = [
@@ -110,6 +149,19 @@ def test_attributes_of_subclasses_stay() -> None:
     assert collections.defaultdict(list, a=1) == with_results(collections.defaultdict(list, a=done(1)))
 
 
+def test_subclasses_of_what_cannot_be_filled_later_are_not_made_by_their_constructors() -> None:
+    found = with_results([Point(done(1), Pair(done(2), 3)), Tagged("mine", done(4))])
+    assert found == [(1, (2, 3)), {4}]
+    assert [type(found[0]), type(found[0][1]), found[1].tag] == [Point, Pair, "mine"]
+
+
+def test_futures_of_a_dataclass_outside_of_its_fields() -> None:
+    given = late(done(2))
+    assert len(futures_in([given])) == 1
+    found = with_results(given)
+    assert (found.one, found.more, given.more[0].done()) == (1, [2], True)
+
+
 def test_nesting_may_be_deep() -> None:
     value: Any = done(1)
     for _ in range(5000):
@@ -160,8 +212,21 @@ def test_futures_of_others(exe: Executor) -> None:
 def test_futures_are_left_alone_if_asked() -> None:
     with Executor(max_workers=1, block_allocation=True, oversubscribe=True, disable_dependencies=True) as exe:
         assert exe.submit(add, 1).result(60) == 2
-        with pytest.raises(RequestError, match=r"args\[0\] is a concurrent.futures._base.Future"):
-            exe.submit(add, done(1)).result(60)
+        text = r"args\[0\]\['a'\]\[0\] is a future.*with disable_dependencies=True .* leave that out"
+        with pytest.raises(RequestError, match=text):
+            exe.submit(add, {"a": [done(1)]}).result(60)
+
+
+def test_futures_where_none_are_looked_for_are_named(exe: Executor) -> None:
+    future = done(1)
+    for text, function, argument in [
+        (r"kwargs\['other'\].inside\[0\] is a future", add, Plain([future])),
+        (r"the function, variable 'future' is a future", lambda other: future.result() + other, 1),
+    ]:
+        with pytest.raises(RequestError, match=rf"{text}.* only .* lists, tuples, sets, dicts and dataclasses"):
+            exe.submit(function, other=argument).result(60)
+    with ThreadPoolExecutor(1) as pool, Executor(executor=pool, disable_dependencies=True) as threads:
+        assert threads.submit(future.__class__.result, future).result(60) == 1
 
 
 def test_shutdown_waits_for_futures_of_others() -> None:

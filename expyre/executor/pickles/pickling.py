@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from expyre.errors import RequestError
+from expyre.errors import UnpicklableError
 from expyre.executor.calls import Call
 from expyre.executor.pickles.functions import Functions
+from expyre.executor.pickles.refusals import refused
 from expyre.node.serving.messages import Payload, dump
-from expyre.pickles.pickling import refusals
 
 __all__ = ["Pickles"]
 
@@ -34,7 +34,7 @@ class Pickles:
 
         Raises
         ------
-        RequestError
+        UnpicklableError
             It cannot be pickled; says which part of it.
         """
         if self._bytes < _MOST_BYTES:
@@ -45,7 +45,7 @@ class Pickles:
 
         Raises
         ------
-        RequestError
+        UnpicklableError
             It cannot be pickled; says which part of it.
         """
         if call.payload is None:
@@ -57,8 +57,7 @@ class Pickles:
         try:
             return self.functions.pickled(call.function), dump((call.args, call.kwargs))
         except Exception as error:
-            reasons = refusals(dump, call.function, call.args, call.kwargs)
-            raise RequestError(f"{call} cannot be sent to a worker: {reasons or error}") from error
+            raise refused(call, dump, error) from error
 
     def done(self, call: Call) -> None:
         """Forget the pickle of a call that has ended."""
@@ -76,7 +75,7 @@ def setup_payload(function: Any) -> Payload | None:
 
     Raises
     ------
-    RequestError
+    UnpicklableError
         It cannot be pickled.
     """
     if function is None:
@@ -84,4 +83,4 @@ def setup_payload(function: Any) -> Payload | None:
     try:
         return dump(function)
     except Exception as error:
-        raise RequestError(f"init_function cannot be sent to a worker: {error}") from error
+        raise UnpicklableError(f"init_function cannot be sent to a worker: {error}") from error
