@@ -47,8 +47,7 @@ class Foreign:
         self._executor: Executor = options.executor
         self._name = type(self._executor).__name__
         self._in_threads = isinstance(self._executor, ThreadPoolExecutor)
-        self._limit = options.max_workers
-        self._most_cores = options.max_cores
+        self._limit = min(filter(None, (options.max_workers, options.max_cores)), default=None)  # each has one core
         self._token, self._setup = uuid.uuid4().hex, _packed_setup(options.init_function)
         self._path = own_import_path()
         self._changed = threading.Condition(threading.RLock())
@@ -68,6 +67,10 @@ class Foreign:
         what = []
         if request.cores > 1:
             what.append(f"cores={request.cores}: it runs a call in one process, MPI ranks need a backend")
+        if request.threads_per_core > 1:
+            what.append(f"threads_per_core={request.threads_per_core}: it was made with the threads that it has")
+        if request.oversubscribe:
+            what.append("oversubscribe: what its workers share is up to it")
         if request.gpus:
             what.append(f"{request.gpus} GPUs: it was made with what it has, and gives out no GPUs")
         if request.max_time is not None:
@@ -76,8 +79,6 @@ class Foreign:
             what.append("command_line_argument_lst: no command is run")
         if request.cwd is not None and self._in_threads:
             what.append("cwd: its threads have one directory in common")
-        if self._most_cores is not None and request.slots > self._most_cores:
-            what.append(f"{request.slots} cores are asked for, there are {self._most_cores} (max_cores)")
         if what:
             raise RequestError(f"executor={self._name}: " + "; ".join(what))
 

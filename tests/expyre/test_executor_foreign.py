@@ -187,8 +187,21 @@ def test_what_they_cannot_give_is_refused_all_at_once() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as theirs:
         with pytest.raises(RequestError, match=r"cores=2.*1 GPUs.*max_time.*cwd"):
             Executor(executor=theirs, cores_per_worker=2, gpus_per_worker=1, max_time=5, cwd="/tmp")
-        with pytest.raises(RequestError, match="4 cores are asked for, there are 2"):
-            Executor(executor=theirs, max_cores=2, threads_per_core=4)
+        with pytest.raises(RequestError, match=r"threads_per_core=4.*oversubscribe"):
+            Executor(executor=theirs, threads_per_core=4, oversubscribe=True)
+        with Executor(executor=theirs) as executor, pytest.raises(RequestError, match="threads_per_core=2"):
+            executor.submit(abs, -1, resource_dict={"threads_per_core": 2})
+
+
+@pytest.mark.parametrize("given", [{"max_workers": 2}, {"max_cores": 2}, {"max_workers": 5, "max_cores": 2}])
+def test_no_more_calls_at_a_time_than_were_asked_for(given: dict[str, int], tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(4) as theirs, Executor(executor=theirs, **given) as executor:
+        assert executor.max_workers == 2
+        futures = [executor.submit(wait_for, str(tmp_path / "go")) for _ in range(4)]
+        until(futures[1].running)
+        time.sleep(0.1)
+        assert [future.running() for future in futures] == [True, True, False, False]
+        (tmp_path / "go").touch()
 
 
 def test_the_directory_of_a_call(tmp_path: Path) -> None:
