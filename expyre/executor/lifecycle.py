@@ -101,7 +101,8 @@ def _at_exit() -> None:
 
 def _was_interrupted() -> bool:
     """Return whether the script ends because of Ctrl-C, which workers do not hear of."""
-    kind = getattr(sys, "last_type", None)
+    error = getattr(sys, "last_exc", None)  # since Python 3.12
+    kind = getattr(sys, "last_type", None) if error is None else type(error)
     return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 

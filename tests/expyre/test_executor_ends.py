@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -300,3 +301,24 @@ with make() as outer:
 @BLOCK
 def test_executors_within_calls(tmp_path: Path, block: bool) -> None:
     assert run(text(block, "import psutil\n" + NESTED), tmp_path) == "5\nWorkerDied\n6\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ({"last_exc": KeyboardInterrupt()}, True),  # as of Python 3.12
+        ({"last_type": KeyboardInterrupt}, True),  # before
+        ({"last_exc": ValueError(), "last_type": KeyboardInterrupt}, False),
+        ({"last_exc": KeyboardInterrupt(), "ps1": ">>> "}, False),  # a session goes on after it
+        ({"last_exc": "?", "last_type": "?"}, False),
+        ({}, False),
+    ],
+)
+def test_what_ended_the_script(last: dict[str, object], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from expyre.executor.lifecycle import _was_interrupted
+
+    for name in ("last_exc", "last_type", "ps1"):
+        monkeypatch.delattr(sys, name, raising=False)
+    for name, value in last.items():
+        monkeypatch.setattr(sys, name, value, raising=False)
+    assert _was_interrupted() is expected
