@@ -62,7 +62,7 @@ def how_it_ended(status: int) -> str:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    hint = ", by somebody or by the system, which does so when memory runs out" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
 
 

@@ -194,7 +194,7 @@ def test_init_function() -> None:
     [
         (setup_fails, ZeroDivisionError, "division by zero"),
         (setup_no_dict, TypeError, "init_function has to return a dict of arguments, not a list"),
-        (setup_dies, WorkerDied, "no worker could be started: the last one was killed by SIGKILL"),
+        (setup_dies, WorkerDied, "no worker could be started: the last one was killed by SIGKILL, by somebody or by"),
         (lambda: sys_exit(), SystemExit, "3"),
     ],
 )
