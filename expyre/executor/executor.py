@@ -70,7 +70,8 @@ class Executor(concurrent.futures.Executor):
     disable_dependencies
         Do not look for futures among arguments.
     refresh_rate
-        Least time in s between two looks at a queue; nothing else is looked at, results announce themselves.
+        On a system of ``config.json``: least time in s between two looks at the queue or at results, with
+        ``block_allocation`` at least 0.05. Nothing else is looked at, results announce themselves.
     restart_limit
         How often a call is tried again whose worker has died.
     max_time
