@@ -78,8 +78,8 @@ def submit(exe, builds, runs):
     return targets, samples
 
 
-def wait(builds, runs, targets, samples):
-    """Write the logs of tasks as they end; return the outcomes of runs, and what has failed with the log to look at."""
+def wait(builds, runs, targets, samples, start):
+    """Write logs and the table as tasks end; return their outcomes, and what has failed with the log to look at."""
     say(f"\n=== Waiting for {len(runs)} sampling runs to complete ===")
     tasks = {targets[build.id]: build for build in builds} | {samples[run.id]: run for run in runs}
     done, outcomes, failures = 0, {}, {}
@@ -94,10 +94,16 @@ def wait(builds, runs, targets, samples):
         else:
             outcomes[task] = future.result()
             write_logs(log, outcomes[task].log, outcomes[task].err)
+        found = error is None and outcomes[task].began < start
         if is_run:
-            say(f"  [{done}/{len(runs)}] completed" + ("" if error is None else f", {task.name} failed"))
-        elif error is not None:
+            more = ", found from before" if found else "" if error is None else f", {task.name} failed"
+            say(f"  [{done}/{len(runs)}] completed{more}")
+        elif error is None:
+            say(f"  {task.id} built" + (", found from before" if found else f" in {outcomes[task].seconds:.1f} s"))
+        else:
             say(f"  {task.id} could not be built")
+        if is_run and not found:
+            write_results(runs, outcomes, failures)
     return outcomes, failures
 
 
@@ -144,13 +150,13 @@ def promote(runs, outcomes):
 # ------------------------------------------------------------------------------------------------------------ results
 
 
-def row(run, outcome, target):
-    """Return what the table has on a run; of one that has failed there are no numbers."""
+def row(run, outcome, target, status="completed"):
+    """Return what the table has on a run; of one that has failed, or is not done, there are no numbers."""
     numbers = {} if outcome is None else {k: v for k, v in outcome.value.items() if k not in _SERIES}
     return {
         "run_id": run.id,
         "target_id": run.target.id,
-        "status": "failed" if outcome is None else "completed",
+        "status": status,
         "model": run.target.options["model"],
         "element": run.target.options["element"],
         "atoms": None if target is None else len(target.value.reference),
@@ -163,12 +169,15 @@ def row(run, outcome, target):
     }
 
 
-def write_results(runs, outcomes):
+def write_results(runs, outcomes, failures):
     """Write one row for each run; nobody sees half of a file."""
     import pyarrow
     import pyarrow.parquet
 
-    rows = [row(run, outcomes.get(run), outcomes.get(run.target)) for run in runs]
+    def status(run):
+        return "completed" if run in outcomes else "failed" if run in failures else "waiting"
+
+    rows = [row(run, outcomes.get(run), outcomes.get(run.target), status(run)) for run in runs]
     table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema([(n, getattr(pyarrow, t)()) for n, t in _COLUMNS]))
     temporary = RESULTS.with_suffix(".part")
     pyarrow.parquet.write_table(table, temporary)
@@ -195,10 +204,10 @@ def main():
     start = time.time()
     with make_executor(arguments, resources) as exe:
         targets, samples = submit(exe, builds, runs)
-        outcomes, failures = wait(builds, runs, targets, samples)
+        outcomes, failures = wait(builds, runs, targets, samples, start)
     if arguments.promote:
         promote(runs, outcomes)
-    write_results(runs, outcomes)
+    write_results(runs, outcomes, failures)
     show(runs, outcomes)
     found = sum(outcome.began < start for outcome in outcomes.values())
     say(
@@ -212,4 +221,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say(f"\nInterrupted. {RESULTS} has the runs that are done; the same command computes the others.")
+        sys.exit(130)

@@ -106,6 +106,9 @@ def test_from_end_to_end(tmp_path: Path) -> None:
         "=== Stage C: Promoting Results ===",
     ]
     assert [line for line in lines if "completed" in line] == [f"  [{i}/4] completed" for i in range(1, 5)]
+    assert sorted(line.split(" built in ")[0] for line in lines if " built in " in line) == sorted(
+        f"  {build}" for build in builds
+    )
     assert "6 tasks computed now, 0 found from before, 0 failed" in out
     rows = table(tmp_path)
     assert [(row["target_id"], row["sampler"]) for row in rows] == [(b, s) for b in builds for s in ("hmc", "langevin")]
@@ -197,13 +200,29 @@ def test_killed_and_run_again_only_what_is_missing_is_computed(tmp_path: Path) -
     done = kill_after_first_runs(tmp_path, "--workers", "1")
     killed = time.time()
     assert 3 <= done < 8
+    assert {row["status"] for row in table(tmp_path)} == {"completed", "waiting"}, "it is written as runs end"
     out = run(tmp_path, "--workers", "1")
+    assert out.count("] completed, found from before") in (done - 2, done - 1, done)
+    assert "built, found from before" in out
     # one more may have ended when the script was killed
     found = next(n for n in (done, done + 1) if f"{8 - n} tasks computed now, {n} found from before, 0 failed" in out)
     rows = table(tmp_path)
     assert sum(row["began"] < killed for row in rows) in (found - 1, found - 2)
     assert "0 tasks computed now, 8 found from before" in run(tmp_path, "--workers", "1")
     assert table(tmp_path) == rows
+
+
+def test_interrupted_it_says_what_it_leaves(tmp_path: Path) -> None:
+    configure(tmp_path, TARGETS[:1], (SAMPLERS[0], "{sampler: langevin, steps: 1000000}"))
+    with killed_at_the_end(tmp_path, "--workers", "1") as script:
+        wait_until(lambda: (tmp_path / "results" / "sampling_runs.parquet").exists(), script)
+        script.send_signal(signal.SIGINT)
+        out, err = script.communicate(timeout=60)
+    assert (script.returncode, err) == (130, "")
+    assert out.endswith(
+        "Interrupted. results/sampling_runs.parquet has the runs that are done; the same command computes the others.\n"
+    )
+    assert [row["status"] for row in table(tmp_path)] == ["completed", "waiting"]
 
 
 @pytest.fixture
