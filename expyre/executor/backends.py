@@ -13,10 +13,12 @@ from typing import Any
 
 from expyre.executor.calls import Backend
 from expyre.executor.requests import Request
-from expyre.executor.workers.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
 from expyre.executor.workers.launching import Launcher
 from expyre.executor.workers.places import Claims, Machine
 from expyre.node import machine
+from expyre.node.starters.choice import STARTERS
+from expyre.node.starters.flux import flux_has_one_node
+from expyre.node.starters.slurm import allocated_cores, allocated_gpus
 
 __all__ = ["BACKENDS", "Options", "is_flux", "make_dispatcher", "recognise"]
 

@@ -17,7 +17,7 @@ import pytest
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
 from expyre.executor.requests import Request
-from expyre.executor.workers.commands import Flux
+from expyre.node.starters.flux import Flux
 
 STAND_IN = """\
 import json, os, sys

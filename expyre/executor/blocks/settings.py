@@ -77,7 +77,7 @@ def read_settings(options: Options, project: Project) -> Settings:
     return Settings(
         launch=launch,
         max_workers=options.max_workers or _room(system, launch, options.max_cores),
-        surroundings={**request.surroundings(), "hash_ignore": ()},
+        surroundings={**request.surroundings(), "hash_ignore": (), "ranks": None},
         job_name=request.job_name or "block",
         restart_limit=options.restart_limit,
         refresh_rate=max(0.05, options.refresh_rate),
