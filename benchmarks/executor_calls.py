@@ -17,3 +17,9 @@ def busy(value: Any) -> Any:
     while time.perf_counter() < end:
         pass
     return value
+
+
+def asleep(value: Any) -> Any:
+    """Return the argument after a wait of 1 ms."""
+    time.sleep(1e-3)
+    return value

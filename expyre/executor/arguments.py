@@ -15,9 +15,11 @@ _PLAIN = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None)
 
 def futures_in(values: Iterable[Any]) -> list[Future[Any]]:
     """Return the futures in some values, each once, in the order in which they are met."""
+    todo = [value for value in values if type(value) not in _PLAIN][::-1]
+    if not todo:
+        return []
     found: dict[int, Future[Any]] = {}
     seen: set[int] = set()
-    todo = list(values)[::-1]
     while todo:
         value = todo.pop()
         if type(value) in _PLAIN:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from typing import Any, Protocol
 
@@ -21,7 +20,16 @@ __all__ = ["Backend", "Call", "ends_calls_of", "name_of"]
 logger = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 _notifying = threading.Lock()
-_ending = threading.local()
+
+
+class _Ending(threading.local):
+    """Whose calls this thread is ending, those of callbacks within callbacks last."""
+
+    def __init__(self) -> None:
+        self.owners: list[object] = []
+
+
+_ending = _Ending()
 
 
 class Call:
@@ -46,7 +54,8 @@ class Call:
     """
 
     __slots__ = (
-        "_told", "args", "function", "future", "kwargs", "number", "owner", "payload", "pickled", "request", "tries"
+        "_begun", "_told", "args", "function", "future", "kwargs", "number", "owner", "payload", "pickled", "request",
+        "tries"
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +76,7 @@ class Call:
         self.payload: Payload | None = None
         self.tries = 0
         self.owner = owner
-        self._told = False
+        self._begun = self._told = False
 
     def __str__(self) -> str:
         return f"call {self.number} of {name_of(self.function)}"
@@ -79,43 +88,37 @@ class Call:
 
     def begin(self) -> bool:
         """Mark the future as running; False if it was cancelled, of which who waits for it is then told."""
-        if self.future.running():
+        if self._begun:
             return True
         with _notifying:  # a future may be told so only once
-            if self._told:
-                return False
-            self._told = not self.future.set_running_or_notify_cancel()
-            return not self._told
+            if not self._told:
+                self._begun = self.future.set_running_or_notify_cancel()
+                self._told = True
+        return self._begun
 
     def cancel(self) -> bool:
         """Cancel the call unless it has begun."""
-        with self._ending():
-            cancelled = self.future.cancel()
+        self._settle(self.future.cancel)
+        cancelled = self.future.cancelled()
         if cancelled:
             self.begin()
         return cancelled
 
     def end(self, ok: bool, value: Any) -> None:
         """End the call with a value, or with an exception."""
-        with self._ending():
-            if ok:
-                self.future.set_result(value)
-            else:
-                self.future.set_exception(value)
+        self._settle(self.future.set_result if ok else self.future.set_exception, value)
 
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Protect this thread from what callbacks of the future do."""
-        owners = _ending.__dict__.setdefault("owners", [])
-        owners.append(self.owner)
+    def _settle(self, do: Callable[..., object], *args: Any) -> None:
+        """Do something to the future, and protect this thread from what callbacks of it do."""
+        _ending.owners.append(self.owner)
         try:
-            yield
+            do(*args)
         except InvalidStateError:
             pass  # somebody else has set it
         except BaseException:  # Future itself takes care of Exception
             logger.exception("A callback of %s has raised what ends a program", self)
         finally:
-            owners.pop()
+            _ending.owners.pop()
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error, unless it was cancelled."""
@@ -127,7 +130,7 @@ class Call:
 
 def ends_calls_of(owner: object) -> bool:
     """Return whether this thread is in a callback of a call: if it waited for other calls, it might wait for itself."""
-    return any(each is owner for each in getattr(_ending, "owners", ()))
+    return any(each is owner for each in _ending.owners)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -47,7 +47,8 @@ class Dependencies:
         self._line: deque[tuple[_Wait, Future[Any]]] = deque()
         self._busy = threading.Lock()
         # Reentrant, since what closes an executor may be called by the garbage collector, at any point of any thread.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._coming = 0  # calls that wait, and those that are being taken
         self._closed = self._empty = False
         self._then: Callable[[], None] | None = None
@@ -60,12 +61,12 @@ class Dependencies:
         RuntimeError
             It is closed.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._coming += 1
         try:
-            inputs = [] if self._disabled else futures_in((call.args, call.kwargs))
+            inputs = [] if self._disabled else futures_in((*call.args, *call.kwargs.values()))
             if inputs:
                 self._hold(call, inputs)
             else:
@@ -76,7 +77,7 @@ class Dependencies:
 
     def _hold(self, call: Call, inputs: list[Future[Any]]) -> None:
         wait = _Wait(call, len(inputs))
-        with self._changed:
+        with self._lock:
             self._coming += 1
             self._waiting.add(wait)
         call.future.add_done_callback(partial(self._forget_cancelled, wait))
@@ -120,7 +121,7 @@ class Dependencies:
             self._drop(wait)
 
     def _drop(self, wait: _Wait) -> None:
-        with self._changed:
+        with self._lock:
             if wait not in self._waiting:
                 return
             self._waiting.remove(wait)
@@ -128,7 +129,7 @@ class Dependencies:
         self._one_less()
 
     def _one_less(self) -> None:
-        with self._changed:
+        with self._lock:
             self._coming -= 1
             then = self._take_then()
         if then is not None:
@@ -154,14 +155,14 @@ class Dependencies:
         cancel
             Cancel those that wait.
         """
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._then = then
         if cancel:
             for call in [wait.call for wait in list(self._waiting)]:
                 if call is not None:
                     call.cancel()
-        with self._changed:
+        with self._lock:
             now = self._take_then()
         if now is not None:
             self._end(now)

@@ -205,6 +205,7 @@ def test_a_failed_input(exe: Executor) -> None:
 def test_a_cancelled_input(exe: Executor, tmp_path: Path) -> None:
     running = exe.submit(await_file, str(tmp_path / "gate"))
     wait_until(running.running, 60.0)
+    time.sleep(0.05)  # a worker that seems to be done soon gets the next call already
     waiting = exe.submit(add, 1)
     last = exe.submit(add, waiting)
     assert waiting.cancel()

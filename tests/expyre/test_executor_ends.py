@@ -109,12 +109,15 @@ def use(n):
 use(0)
 def now():
     return len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
+def wait_until(settled):  # a thread that has been joined takes its time to go
+    end = time.monotonic() + 10
+    while not settled() and time.monotonic() < end:
+        time.sleep(0.01)
+wait_until(lambda: now()[1] == now()[2])
 before = now()
 for n in range(12):
     use(n)
-end = time.monotonic() + 10
-while before != now() and time.monotonic() < end:  # a thread that has been joined takes its time to go
-    time.sleep(0.01)
+wait_until(lambda: before == now())
 print(before == now() or (before, now()))
 from expyre.node.family import descendants
 print(descendants(os.getpid()))

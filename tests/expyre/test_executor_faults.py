@@ -112,7 +112,7 @@ def test_no_descriptors_are_left_in_a_worker() -> None:
     with Executor(max_workers=1, block_allocation=True, oversubscribe=True) as exe:
         kept = exe.submit(open_everything).result(60)
         with pytest.raises(OSError, match="files are open"):
-            exe.submit(len, bytes(10**6)).result(60)
+            exe.submit(len, bytes(20 * 10**6)).result(60)
         assert exe.submit(len, [kept]).result(60) == 1
         with pytest.raises(RuntimeError, match="the function cannot be unpickled in the worker: OSError"):
             exe.submit(add, kept).result(60)
@@ -132,15 +132,15 @@ def test_no_descriptors_are_left_here() -> None:
         except OSError:
             pass
         try:
-            receiving = exe.submit(bytes, 10**6).exception(60)
-            sending = exe.submit(len, bytes(10**6)).exception(60)
+            receiving = exe.submit(bytes, 20 * 10**6).exception(60)
+            sending = exe.submit(len, bytes(20 * 10**6)).exception(60)
         finally:
             for fd in kept:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert isinstance(receiving, OSError)
         assert isinstance(sending, OSError)
-        assert exe.submit(bytes, 10**6).result(60) == bytes(10**6)
+        assert exe.submit(bytes, 20 * 10**6).result(60) == bytes(20 * 10**6)
 
 
 def test_large_results_need_no_descriptors() -> None:

@@ -29,7 +29,7 @@ def check(array: Any) -> tuple[bool, bool, float]:
 
 
 KINDS_OF_VALUES = [bytes, bytearray, "x".__mul__, "é".__mul__, np.ones, lambda n: [b"a" * n, "b" * n, [n]]]
-SIZES = [0, 1, 1000, 16 * 1024, 130_000, 131_040, 131_072, 140_000, 3_000_000]
+SIZES = [0, 1, 1000, 16 * 1024, 130_000, 131_040, 131_072, 140_000, 3_000_000, 20_000_000]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -39,6 +39,22 @@ def test_payloads_of_any_size(exe: Executor, make: Any, size: int) -> None:
     found = exe.submit(list, (value,)).result(60)[0]
     assert type(found) is type(value)
     assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value
+
+
+def test_large_payloads_behind_a_long_call_go_to_another_worker(tmp_path: Path) -> None:
+    """What they lie in is used again, by calls that come later."""
+    values = [np.full(20_000 + 4_000 * (i % 70), i) for i in range(300)]  # at most 2.4 MB, 350 MB in all
+    with Executor(max_workers=2, block_allocation=True) as executor:
+        executor.submit(abs, 1).result(60)
+        for i in range(3):
+            gate = tmp_path / str(i)
+            held = executor.submit(await_file, str(gate))
+            futures = [executor.submit(operator.itemgetter(0), (value,)) for value in values[i::3]]
+            for future, value in zip(futures, values[i::3], strict=True):
+                assert np.array_equal(future.result(60), value)
+            assert not held.done()
+            gate.touch()
+            held.result(60)
 
 
 def test_arrays_can_be_written_to(exe: Executor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from expyre.node.serving.messages import HEADER, Assembler, Message, Packets, unpack
+from expyre.node.serving.ring import Ring
 
 __all__ = ["Channel", "PacketChannel", "StreamChannel"]
 
@@ -66,10 +67,10 @@ class Channel(Protocol):
 class PacketChannel:
     """A connection on this machine. What the worker has not read can be taken back, since its end is held here too."""
 
-    def __init__(self, mine: socket.socket, theirs: socket.socket) -> None:
+    def __init__(self, mine: socket.socket, theirs: socket.socket, rings: tuple[Ring, Ring] | None = None) -> None:
         mine.setblocking(False)
         self.sock = mine
-        self._end = Packets(mine)
+        self._end = Packets(mine, *(rings or ()))
         self._theirs = theirs
         self._waiting: deque[list[Any]] = deque()
 
@@ -104,13 +105,7 @@ class PacketChannel:
 
     def take_back(self) -> list[Message]:
         """Return the messages that the worker has not taken, in order, and now never will."""
-        taken: list[Message] = []
-        end = Packets(self._theirs)
-        try:
-            while (message := end.skip(socket.MSG_DONTWAIT)) is not None:
-                taken.append(message)
-        except (BlockingIOError, ConnectionError):
-            pass
+        taken = self._end.take_back(self._theirs)
         taken += [unpack(HEADER.unpack_from(pieces[0]), None) for pieces in self._waiting]
         self._waiting.clear()
         return taken

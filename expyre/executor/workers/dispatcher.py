@@ -206,7 +206,8 @@ class Dispatcher:
     def _watch_room(self, worker: Worker) -> None:
         """See to it that what could not be sent for want of room is sent when there is some."""
         for channel in worker.channels.values():
-            self._loop.watch_room(channel.sock, channel.waits)
+            if channel.waits:
+                self._loop.watch_room(channel.sock, True)
 
     # -- hearing from workers
 
@@ -238,7 +239,7 @@ class Dispatcher:
         if mask & ~WRITE and not worker.read(rank, self._answered):
             self._loop.unwatch(channel.sock)
             worker.lose(rank)
-        elif channel.waits:  # an answer makes room as well, long before the system calls the socket writable
+        elif channel.waits or mask & WRITE:  # an answer makes room, long before the system calls the socket writable
             self._send_rest(worker, channel)
 
     def _send_rest(self, worker: Worker, channel: Channel) -> None:

@@ -45,14 +45,14 @@ class Keeper:
             )
         self.sock = mine
 
-    def fork(self, worker: int, sock: socket.socket, place: Mapping[str, Any], *, packets: bool) -> None:
-        """Start a worker that serves one end of a socket."""
+    def fork(self, worker: int, fds: Sequence[int], place: Mapping[str, Any], *, packets: bool) -> None:
+        """Start a worker that serves one end of a socket; memory for rings may come with that."""
         place = {**place, "cwd": place["cwd"] or os.getcwd()}
         request = {
             "worker": worker, "place": place, "packets": packets,
             "environ": dict(os.environ), "path": _path(), "argv": [*map(str, sys.argv)],
         }  # fmt: skip
-        self._ask(request, sock.fileno())
+        self._ask(request, fds)
 
     def start(self, worker: int, command: Sequence[str], environ: Mapping[str, str], *, litter: str | None) -> None:
         """Start a command that starts a worker; a directory that a killed script would leave is removed in the end."""
@@ -63,9 +63,9 @@ class Keeper:
         """End a worker with all that it has started; a command first gets a chance to clean up."""
         self._ask({"kill": worker, "gently": gently})
 
-    def _ask(self, request: dict[str, Any], fd: int | None = None) -> None:
+    def _ask(self, request: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
-            keeper.send(self.sock, request, fd)
+            keeper.send(self.sock, request, fds)
         except OSError:
             return  # it is gone, and so are the workers; seen at the next note
 

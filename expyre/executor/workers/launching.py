@@ -15,6 +15,7 @@ from expyre.executor.requests import Request
 from expyre.executor.workers.channels import PacketChannel, StreamChannel
 from expyre.executor.workers.keeper import Keeper
 from expyre.executor.workers.worker import Worker
+from expyre.node.serving import ring
 from expyre.node.serving.door import Door
 from expyre.node.serving.rank import VARIABLE
 from expyre.node.starters.base import CannotStart, Starter, python_command
@@ -109,12 +110,18 @@ class Launcher:
     def _fork(self, keeper: Keeper, worker: Worker, place: dict[str, Any]) -> None:
         kind = socket.SOCK_SEQPACKET if _PACKETS else socket.SOCK_STREAM
         mine, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        keeper.fork(worker.number, theirs, place, packets=_PACKETS)
-        if _PACKETS:
-            worker.channels[0] = PacketChannel(mine, theirs)
-        else:
+        if not _PACKETS:
+            keeper.fork(worker.number, [theirs.fileno()], place, packets=False)
             theirs.close()
             worker.channels[0] = StreamChannel(mine)
+            return
+        memory = [] if worker.once else [ring.make()]
+        try:
+            keeper.fork(worker.number, [theirs.fileno(), *memory], place, packets=True)
+            worker.channels[0] = PacketChannel(mine, theirs, *map(ring.share, memory))
+        finally:
+            for each in memory:
+                os.close(each)
 
     def close(self) -> None:
         """End all workers, and what is there for them."""

@@ -18,7 +18,8 @@ __all__ = ["Block", "PerCall", "Staffing"]
 _LOOK_AHEAD = 200  # calls among which one is looked for that fits
 _PATIENCE = 5.0  # seconds for which calls that fit may overtake one that does not
 _STUCK = 0.02  # seconds after which calls are taken back from behind one that is not done
-_WORK_AHEAD = 0.002  # seconds of work that a worker has waiting
+_WORK_AHEAD = 0.004  # seconds of work that a worker has waiting
+_SHORT = 0.01  # seconds; behind a call that is shorter one at least waits, or the way there and back would be felt
 _MOST_AHEAD = 64
 
 Hire = Callable[[Place, Call | None], Worker | None]
@@ -102,7 +103,7 @@ class Block:
         """How many calls a worker may have, the running one included."""
         if self._mean is None or not self._ahead:
             return 1
-        return max(1, min(_MOST_AHEAD, int(_WORK_AHEAD / max(self._mean, 1e-6))))
+        return max(2 if self._mean < _SHORT else 1, min(_MOST_AHEAD, int(_WORK_AHEAD / max(self._mean, 1e-6))))
 
     def learn(self, seconds: float) -> None:
         """Take in how long a call took."""

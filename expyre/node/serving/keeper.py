@@ -24,10 +24,10 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Optional, Tuple  # noqa: UP035  (Python 3.9)
+from typing import Any, List, Optional, Sequence, Tuple  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree
-from . import messages, placing, worker
+from . import messages, placing, ring, worker
 from .words import Words
 
 LENGTH = struct.Struct("<I")
@@ -36,22 +36,22 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def send(sock: socket.socket, note: dict[str, Any], fd: int | None = None) -> None:
-    """Send a request or a note, with a file descriptor if one is given."""
+def send(sock: socket.socket, note: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Send a request or a note, with file descriptors if some are given."""
     data = json.dumps(note).encode()
     data = LENGTH.pack(len(data)) + data
-    sent = 0 if fd is None else socket.send_fds(sock, [data], [fd])
+    sent = socket.send_fds(sock, [data], list(fds)) if fds else 0
     sock.sendall(data[sent:])
 
 
-def receive(sock: socket.socket) -> Optional[Tuple[dict[str, Any], Optional[int]]]:  # noqa: UP006, UP045  (Python 3.9)
-    """Return a request or a note with the file descriptor that came with it; None if the other end is closed."""
-    head, fds, _, _ = socket.recv_fds(sock, LENGTH.size, 1)
+def receive(sock: socket.socket) -> Optional[Tuple[dict[str, Any], List[int]]]:  # noqa: UP006, UP045  (Python 3.9)
+    """Return a request or a note with the file descriptors that came with it; None if the other end is closed."""
+    head, fds, _, _ = socket.recv_fds(sock, LENGTH.size, 2)
     if not head:
         return None
     data = head + b"".join(_exactly(sock, LENGTH.size - len(head)))
     note = json.loads(b"".join(_exactly(sock, LENGTH.unpack(data)[0])))
-    return note, (fds[0] if fds else None)
+    return note, fds
 
 
 def _exactly(sock: socket.socket, size: int) -> Any:
@@ -95,6 +95,25 @@ def _handle_on(pid: int) -> Optional[int]:  # noqa: UP045  (Python 3.9)
         return os.pidfd_open(pid)
     except (OSError, AttributeError):
         return None
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _end_of(fds: Sequence[int], *, packets: bool) -> Any:
+    """Return a worker's end of its connection."""
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fds[0])
+    if not packets:
+        return messages.Stream(sock)
+    if len(fds) == 1:
+        return messages.Packets(sock)
+    from_script, to_script = ring.share(fds[1])
+    os.close(fds[1])
+    return messages.Packets(sock, to_script, from_script)
 
 
 class _Keeper:
@@ -147,31 +166,30 @@ class _Keeper:
             return False
         if found is None:
             return False
-        request, fd = found
+        request, fds = found
         if "command" in request:
             self._start(request)
         elif "kill" in request:
             self._kill(request["kill"], gently=request.get("gently", False))
         else:
-            assert fd is not None
-            self._fork(request, fd)
+            self._fork(request, fds)
         return True
 
-    def _fork(self, request: dict[str, Any], fd: int) -> None:
+    def _fork(self, request: dict[str, Any], fds: List[int]) -> None:  # noqa: UP006
         keeper = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:  # too many processes
-            os.close(fd)
+            _close(fds)
             self._tell({"ended": request["worker"], "status": 127, "why": f"fork: {error.strerror}"})
             return
         if pid == 0:
-            self._become_worker(request, fd, keeper)
-        os.close(fd)
+            self._become_worker(request, fds, keeper)
+        _close(fds)
         self._pids[pid] = request["worker"]
         self._tell({"started": request["worker"], "pid": pid})
 
-    def _become_worker(self, request: dict[str, Any], fd: int, keeper: int) -> None:
+    def _become_worker(self, request: dict[str, Any], fds: List[int], keeper: int) -> None:  # noqa: UP006
         """Serve calls, in a forked process; does not return."""
         try:
             signal.set_wakeup_fd(-1)
@@ -188,9 +206,7 @@ class _Keeper:
             os.environ.clear()
             os.environ.update(request["environ"])
             sys.path[:], sys.argv[:] = request["path"], request["argv"]
-            os.set_inheritable(fd, False)
-            sock = socket.socket(fileno=fd)
-            end = messages.Packets(sock) if request["packets"] else messages.Stream(sock)
+            end = _end_of(fds, packets=request["packets"])
             try:
                 placing.settle(request["place"], 0, 1)
             except Exception as error:

@@ -2,8 +2,8 @@
 
 A message is a header, a pickle, and the buffers that the pickle leaves out (large arrays: they are neither copied into
 the pickle nor out of it). Between processes of one machine a message is one packet, so that what a worker has not yet
-taken can be taken back whole; one that is too large for a packet lies in memory that is handed over. Elsewhere it is
-part of a stream.
+taken can be taken back whole; of a large one all but the header lies in a ring that they share, or in memory that is
+handed over. Elsewhere it is part of a stream.
 
 Standard library only, Python 3.9; cloudpickle is imported where plain pickle does not do.
 """
@@ -20,43 +20,61 @@ import struct
 import sys
 from typing import Any, List, NamedTuple, Optional, Tuple  # noqa: UP035  (Python 3.9)
 
+from .ring import Ring
+
 SETUP, FUNCTION, FORGET, CALL, STOP = range(1, 6)  # to workers
 READY, NOT_READY, RESULT, FAILURE, UNKNOWN = range(11, 16)  # from workers; UNKNOWN: the function was never received
 ONCE = 0  # token of a function that is sent again with each call
 
 PROTOCOL = 5
-HEADER = struct.Struct("<BBHIQQd")  # kind, is it elsewhere, buffers, token, number, length of the rest, seconds
+HEADER = struct.Struct("<BBHIQQd")  # kind, where the rest is, buffers, token, number, length of the rest, seconds
 LENGTH = struct.Struct("<Q")
 MOST_IN_PACKET = 128 * 1024  # bytes
+IN_PACKET, HANDED_OVER, IN_RING = range(3)  # where the rest of a message is
+POSITION = struct.Struct("<Q")  # in a ring
 _LEAST_LEFT_OUT = 16 * 1024  # bytes; smaller buffers are copied into the pickle
 _MOST_LEFT_OUT = 1000
 _FRAMED = b"\x80\x95"  # how a part of a pickle begins that is no large string of bytes: PROTO or FRAME
 _ALIGNMENT = 64  # bytes, of buffers within what follows a header: vector instructions ask for no more
 _ROOM_FOR_FD = socket.CMSG_LEN(array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # an enum takes longer to combine than to receive with
 
 
-class Payload(NamedTuple):
-    """A pickled value: the pickle, in pieces, the buffers that it leaves out, and whether code may be part of it."""
+class Payload:
+    """A pickled value.
 
-    pieces: List[bytes]  # noqa: UP006
-    buffers: List[memoryview]  # noqa: UP006
-    by_value: bool = False
+    Attributes
+    ----------
+    pieces
+        The pickle.
+    buffers
+        What it leaves out.
+    by_value
+        Whether code may be part of it.
+    size
+        Size in bytes of the pickle.
+    """
+
+    __slots__ = ("buffers", "by_value", "pieces", "size")
+
+    def __init__(
+        self, pieces: List[bytes], buffers: List[memoryview], *, by_value: bool = False  # noqa: UP006
+    ) -> None:
+        self.pieces = pieces
+        self.buffers = buffers
+        self.by_value = by_value
+        self.size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
 
     @property
     def data(self) -> bytes:
-        """The pickle."""
+        """The pickle in one piece."""
         return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-
-    @property
-    def size(self) -> int:
-        """Size in bytes of the pickle."""
-        return sum(map(len, self.pieces))
 
     @property
     def nbytes(self) -> int:
         """Size in bytes of all."""
-        return self.size + sum(buffer.nbytes for buffer in self.buffers)
+        return self.size + sum(map(len, self.buffers))
 
 
 class Message(NamedTuple):
@@ -112,8 +130,7 @@ def dump(value: Any) -> Payload:
     pieces = _Pieces()
     try:
         pickle.Pickler(pieces, PROTOCOL, buffer_callback=keep).dump(value)
-        names_main = any(b"__main__" in piece for piece in pieces if piece[0] in _FRAMED)
-        if not names_main and not _by_value():
+        if not _names_main(pieces) and not _by_value():
             return Payload(pieces, buffers)
     except Exception:  # cloudpickle may know how
         pass
@@ -121,6 +138,14 @@ def dump(value: Any) -> Payload:
 
     buffers.clear()
     return Payload([cloudpickle.dumps(value, PROTOCOL, buffer_callback=keep)], buffers, by_value=True)
+
+
+def _names_main(pieces: List[bytes]) -> bool:  # noqa: UP006
+    """Return whether something of the script itself may be in a pickle, which workers do not find there."""
+    for piece in pieces:  # noqa: SIM110  half the time
+        if piece[0] in _FRAMED and b"__main__" in piece:
+            return True
+    return False
 
 
 def _by_value() -> bool:
@@ -134,17 +159,18 @@ NOTHING = Payload([], [])
 
 def pack(kind: int, *, token: int = 0, number: int = 0, seconds: float = 0.0, payload: Payload = NOTHING) -> list[Any]:
     """Return a message as pieces to be sent one after the other."""
-    pieces, buffers, _ = payload
+    buffers = payload.buffers
     if not buffers:
-        return [HEADER.pack(kind, 0, 0, token, number, payload.size, seconds), *pieces]
-    lengths = (payload.size, *(buffer.nbytes for buffer in buffers))
+        return [HEADER.pack(kind, IN_PACKET, 0, token, number, payload.size, seconds), *payload.pieces]
+    lengths = (payload.size, *map(len, buffers))
     first = struct.pack(f"<{len(lengths)}Q", *lengths)
     aligned: list[Any] = []
     length = len(first) + payload.size
     for buffer in buffers:
         aligned += [bytes(-length % _ALIGNMENT), buffer]
-        length += len(aligned[-2]) + buffer.nbytes
-    return [HEADER.pack(kind, 0, len(buffers), token, number, length, seconds) + first, *pieces, *aligned]
+        length += len(aligned[-2]) + len(buffer)
+    header = HEADER.pack(kind, IN_PACKET, len(buffers), token, number, length, seconds)
+    return [header + first, *payload.pieces, *aligned]
 
 
 def unpack(header: Any, body: Any) -> Message:
@@ -167,13 +193,23 @@ def unpack(header: Any, body: Any) -> Message:
 
 
 class Packets:
-    """One end of a socket of which each packet is a message."""
+    """One end of a socket of which each packet is a message.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Parameters
+    ----------
+    sock
+        The end.
+    outgoing, incoming
+        Rings that are shared with the other end, for large messages; None if there are none.
+    """
+
+    def __init__(self, sock: socket.socket, outgoing: Optional[Ring] = None, incoming: Optional[Ring] = None) -> None:  # noqa: UP045
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)  # as much as the system allows
         self.sock = sock
+        self._outgoing, self._incoming = outgoing, incoming
         self._room = bytearray(MOST_IN_PACKET + HEADER.size)
         self._view = memoryview(self._room)
+        self._reading: Optional[Tuple[int, int]] = None  # noqa: UP006, UP045  (Python 3.9)
 
     def send(self, pieces: Any) -> bool:
         """Send a message; False if the socket does not block and has no room now.
@@ -183,12 +219,27 @@ class Packets:
         OSError
             The other end is closed.
         """
-        size = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in pieces)
+        size = sum(map(len, pieces))
         try:
-            if size > MOST_IN_PACKET or not self._send_packet(pieces):
+            small = size <= MOST_IN_PACKET and self._send_packet(pieces)
+            if not small and not self._send_in_ring(pieces, size - HEADER.size):
                 self._send_aside(pieces)
         except BlockingIOError:
             return False
+        return True
+
+    def _send_in_ring(self, pieces: Any, size: int) -> bool:
+        """Put all but the header into the ring; False if there is no room for it."""
+        if self._outgoing is None:
+            return False
+        position = self._outgoing.put((pieces[0][HEADER.size :], *pieces[1:]), size)
+        if position is None:
+            return False
+        try:
+            self.sock.send(_elsewhere(pieces[0], IN_RING) + POSITION.pack(position))
+        except BlockingIOError:
+            self._outgoing.retract(position)
+            raise
         return True
 
     def _send_packet(self, pieces: Any) -> bool:
@@ -203,44 +254,73 @@ class Packets:
 
     def _send_aside(self, pieces: Any) -> None:
         """Put all but the header into memory that is handed over."""
-        kind, _, *rest = HEADER.unpack_from(pieces[0])
         memory = os.memfd_create("expyre", os.MFD_CLOEXEC)
         try:
             for piece in (memoryview(pieces[0])[HEADER.size :], *pieces[1:]):
                 _write_all(memory, piece)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
-            self.sock.sendmsg([HEADER.pack(kind, 1, *rest)], ancillary)
+            self.sock.sendmsg([_elsewhere(pieces[0], HANDED_OVER)], ancillary)
         finally:
             os.close(memory)
 
-    def receive(self, flags: int = 0) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
+    def receive(self) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
         """Return the next message; None if the other end is closed.
 
         Raises
         ------
         BlockingIOError
-            The socket does not block, or ``flags`` say so, and there is nothing.
+            The socket does not block, and there is nothing.
         """
-        size, memory = self._next(flags)
+        if self._reading is not None:
+            assert self._incoming is not None
+            self._incoming.done(*self._reading)
+            self._reading = None
+        size, memory = self._next()
         if size == 0:
             return None
         header = HEADER.unpack_from(self._room)
-        if header[1]:
+        if header[1] == HANDED_OVER:
             return unpack(header, None if memory is None else _taken_over(memory, header[5]))
-        rest = self._view[HEADER.size : size]
+        if header[1] == IN_RING:
+            assert self._incoming is not None
+            position = POSITION.unpack_from(self._room, HEADER.size)[0]
+            self._reading = position, header[5]
+            rest = self._incoming.at(position, header[5])
+        else:
+            rest = self._view[HEADER.size : size]
         return unpack(header, bytearray(rest) if header[2] else rest)
 
-    def skip(self, flags: int = 0) -> Optional[Message]:  # noqa: UP045  (Python 3.9)
-        """Return the next message like `receive`, but without its content."""
-        size, memory = self._next(flags)
-        if memory is not None:
-            os.close(memory)
-        return unpack(HEADER.unpack_from(self._room), None) if size else None
-
-    def _next(self, flags: int) -> Tuple[int, Optional[int]]:  # noqa: UP006, UP045  (Python 3.9)
+    def _next(self, flags: int = 0) -> Tuple[int, Optional[int]]:  # noqa: UP006, UP045  (Python 3.9)
         """Read a packet; return its size, and the descriptor that came with it if there is one."""
         size, ancillary, _, _ = self.sock.recvmsg_into([self._room], _ROOM_FOR_FD, flags | _CLOEXEC)
         return size, array.array("i", ancillary[0][2])[0] if ancillary else None
+
+    def take_back(self, theirs: socket.socket) -> List[Message]:  # noqa: UP006
+        """Return the messages that the other end, which is held here too, has not taken; without their content."""
+        end, taken, first = Packets(theirs), [], None
+        try:
+            while True:
+                size, memory = end._next(_DONTWAIT)
+                if memory is not None:
+                    os.close(memory)
+                if size == 0:
+                    break
+                message = unpack(header := HEADER.unpack_from(end._room), None)
+                if header[1] == IN_RING and first is None:
+                    first = POSITION.unpack_from(end._room, HEADER.size)[0]
+                taken.append(message)
+        except (BlockingIOError, ConnectionError):
+            pass
+        if first is not None:
+            assert self._outgoing is not None
+            self._outgoing.retract(first)
+        return taken
+
+
+def _elsewhere(first: bytes, where: int) -> bytes:
+    """Return the header at the beginning of a message, the rest of which is somewhere else."""
+    kind, _, *rest = HEADER.unpack_from(first)
+    return HEADER.pack(kind, where, *rest)
 
 
 def _taken_over(memory: int, size: int) -> Any:
