@@ -28,7 +28,8 @@ from .team import NotStarted, Team
 __all__ = ["call_on_ranks", "main", "make_team"]
 
 _ENDED_BY_OTHERS = (signal.SIGTERM, signal.SIGKILL)
-_NUM_NODES, _GPUS = "EXPYRE_NUM_NODES", "CUDA_VISIBLE_DEVICES"
+_NUM_NODES = ("EXPYRE_NUM_NODES", "SLURM_JOB_NUM_NODES", "NHOSTS")  # the last one is of Grid Engine
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def make_team(ranks: Ranks, **place: Any) -> Team:
@@ -42,7 +43,7 @@ def make_team(ranks: Ranks, **place: Any) -> Team:
         Further entries of their place; see `expyre.node.serving.placing`.
     """
     starter = starter_of_job()
-    several = os.environ.get(_NUM_NODES, "1") != "1"
+    several = not starter.one_machine and any(os.environ.get(name, "1") != "1" for name in _NUM_NODES)
     place = {**place, "threads": ranks.threads_per_core, "gpus": None if several else _gpus(ranks, starter)}
     return Team(ranks, starter, place, socket.gethostname() if several else None)
 

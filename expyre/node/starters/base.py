@@ -59,6 +59,9 @@ class Request(Protocol):
 class Starter(Protocol):
     """Knows the command that starts a worker."""
 
+    one_machine: bool
+    """Whether all that it starts is on this machine."""
+
     @property
     def hidden(self) -> List[str]:  # noqa: UP006
         """Variables of the environment that must not steer the command."""

@@ -21,6 +21,7 @@ class Flux:
     Options are those of flux-run(1) and flux-shell-options(7).
     """
 
+    one_machine = False
     restored: list[str] = []
 
     @property

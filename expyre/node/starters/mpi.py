@@ -25,6 +25,8 @@ _LAUNCHERS = re.compile(r"(mpiexec|mpirun|orterun|prterun)\b")
 class Mpi:
     """Starts ranks on this machine by ``mpiexec``."""
 
+    one_machine = True
+
     def command(self, request: Request) -> list[str]:
         """Return the command; ``EXPYRE_MPIEXEC``, else ``mpiexec`` beside the interpreter or on PATH, or ``mpirun``."""
         needs_mpi4py(request)
@@ -70,4 +72,5 @@ class MpiOfJob(Mpi):
         """Variables that tell of other ranks; those of the job tell ``mpiexec`` where to start them."""
         return matching(OF_OUTER_RANKS)
 
+    one_machine = False
     restored: list[str] = []

@@ -24,6 +24,7 @@ _COUNTS = ("SLURM_GPUS", "SLURM_GPUS_PER_TASK", "SLURM_NTASKS", "SLURM_GPUS_ON_N
 class Slurm:
     """Starts workers as steps of the job of Slurm that this script runs in, by ``srun``."""
 
+    one_machine = False
     restored: list[str] = []  # a step has variables of its own
     alone = False  # whether all of the job is for one worker
 
