@@ -277,7 +277,7 @@ class Blocks(Attended):
     def _heed_result(self, name: str, data: bytes) -> None:
         if name.startswith(names.SETUP):
             self._order.seen.append(name)
-            self._break(self._answer(name, data, 0, "init_function").value)
+            self._break(self._answer(name, data, 0, "a worker").value)
             return
         label = Label.read(name)
         placed = None if label is None else self._ledger.placed.get(label.ticket)

@@ -226,6 +226,11 @@ class Team:
                 return self._is_settled()
         return True
 
+    @property
+    def falters(self) -> bool:
+        """Whether a rank has failed, or ended, since the last answer."""
+        return self._faltering_since is not None
+
     def _is_settled(self) -> bool:
         missing = self.size - len(self._answers)
         if missing == 0:
