@@ -58,7 +58,8 @@ def test_ranks_stay_and_have_data(place: Place) -> None:
     with workers(init_function=load) as executor:
         found = list(executor.map(look_up, range(4), timeout=100))
         arrays = executor.submit(mpi_calls.fill, 50_000).result(100)
-    assert [[each[:2] for each in both] for both in found] == [[(i, 100 + 2 * i), (100 + i, 100 + 2 * i)] for i in range(4)]
+    values = [[each[:2] for each in both] for both in found]
+    assert values == [[(i, 100 + 2 * i), (100 + i, 100 + 2 * i)] for i in range(4)]
     assert len({each[2] for both in found for each in both}) == 2
     assert all(np.array_equal(each, [np.zeros(50_000), np.ones(50_000)]) for each in arrays)
     arrays[0][0, 0] = 1

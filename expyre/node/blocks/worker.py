@@ -250,9 +250,9 @@ def main(path: str, settings: Mapping[str, Any]) -> None:
         The spool directory.
     settings
         ``worker``: the worker's name; ``idle``, ``lease``: see `Worker`; ``place``: see `Crew`; ``ranks``: those of
-        `Ranks`, None for one process. JSON.
+        `Ranks`, if each call runs on MPI ranks. JSON.
     """
-    ranks, place = settings["ranks"], settings["place"]
+    ranks, place = settings.get("ranks"), settings["place"]
     crew = Crew(place) if ranks is None else RankCrew(Ranks(*ranks), place)
     worker = Worker(Spool(path, settings["worker"]), crew, float(settings["idle"]), float(settings["lease"]))
     why = "its job was ended"
