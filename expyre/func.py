@@ -24,7 +24,7 @@ from expyre.jobsdb import Change, JobRow
 from expyre.launch import withdraw
 from expyre.outcome import Outcome
 from expyre.resources import Resources
-from expyre.starting import restart_jobs, start_jobs
+from expyre.starting import restart_jobs, start_jobs, submit_jobs
 from expyre.states import CLEANED, FAILED, GROUPS, PROCESSED, SUCCEEDED
 from expyre.system import System
 from expyre.units import time_to_sec
@@ -32,7 +32,16 @@ from expyre.units import time_to_sec
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["Call", "ExPyRe", "ExPyReJobDiedError", "ExPyReTimeoutError", "create_jobs", "restart_jobs", "start_jobs"]
+__all__ = [
+    "Call",
+    "ExPyRe",
+    "ExPyReJobDiedError",
+    "ExPyReTimeoutError",
+    "create_jobs",
+    "restart_jobs",
+    "start_jobs",
+    "submit_jobs",
+]
 
 log = logging.getLogger(__name__)
 

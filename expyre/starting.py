@@ -19,7 +19,7 @@ from expyre.system import System
 if TYPE_CHECKING:
     from expyre.config import Project
 
-__all__ = ["Startable", "restart_jobs", "start_jobs"]
+__all__ = ["Startable", "restart_jobs", "start_jobs", "submit_jobs"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ class Startable(Protocol):
         """Take over what the record says now."""
 
 
-
 def start_jobs(
     jobs: Sequence[Startable],
     resources: Resources | Mapping[str, Any],
@@ -57,7 +56,7 @@ def start_jobs(
     python_cmd: str = "python3",
     force_rerun: bool = False,
 ) -> None:
-    """Submit jobs of one project together; those that were submitted before are left alone. See `ExPyRe.start`."""
+    """Submit jobs of one project together, as in `ExPyRe.start`; see `submit_jobs`."""
     if not jobs:
         return
     options = LaunchOptions(
@@ -68,6 +67,13 @@ def start_jobs(
         partial_node=partial_node,
         python_cmd=python_cmd,
     )
+    submit_jobs(jobs, options, force_rerun=force_rerun)
+
+
+def submit_jobs(jobs: Sequence[Startable], options: LaunchOptions, *, force_rerun: bool = False) -> None:
+    """Submit jobs of one project together; those that were submitted before are left alone. See `ExPyRe.start`."""
+    if not jobs:
+        return
     if plan.active():
         plan.note_jobs(jobs, options)
         return

@@ -24,6 +24,7 @@ EXPYRE = (
     "retry",
     "jobsdb",
     "node",
+    "pickles",
     "stage",
     "transports",
     "util",

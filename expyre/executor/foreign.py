@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import uuid
 from collections import deque
@@ -10,13 +9,15 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from expyre.errors import ExPyReTimeoutError, RemoteTraceback, RequestError
+from expyre.errors import ExPyReTimeoutError, RequestError
 from expyre.executor.backends import Options
 from expyre.executor.calls import Call
+from expyre.executor.pickles.loading import exception_in, value_in
+from expyre.executor.pickles.pickling import setup_payload
 from expyre.executor.requests import Request
 from expyre.node.machine import cores
 from expyre.node.serving import guest
-from expyre.stage import load_exception
+from expyre.pickles.pickling import refusals
 from expyre.util import own_import_path
 
 __all__ = ["Foreign"]
@@ -189,29 +190,22 @@ class _Carrier:
 
 
 def _packed_setup(function: Any) -> bytes | None:
-    if function is None:
-        return None
-    try:
-        return guest.pack(function)
-    except Exception as error:
-        raise RequestError(f"init_function cannot be sent to a worker: {error}") from error
+    payload = setup_payload(function)
+    return None if payload is None else guest.packed(payload)
 
 
 def _packed(call: Call) -> bytes:
     try:
         return guest.pack((call.function, tuple(call.args), dict(call.kwargs)))
     except Exception as error:
-        raise RequestError(f"{call} cannot be sent to a worker: {error}") from error
+        reasons = refusals(guest.pack, call.function, call.args, call.kwargs)
+        raise RequestError(f"{call} cannot be sent to a worker: {reasons or error}") from error
 
 
 def _read(answer: tuple[bool, bytes]) -> tuple[bool, Any]:
     ok, data = answer
     try:
-        if ok:
-            return True, guest.unpack(data)
-        pickled, text = pickle.loads(data)
-        error = load_exception(memoryview(pickled))
-        error.__cause__ = RemoteTraceback(text)
-        return False, error
+        message = guest.message_in(data)
+        return ok, value_in(message) if ok else exception_in(message)
     except Exception as error:  # of classes that cannot be imported here
         return False, error

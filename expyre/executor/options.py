@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from expyre.executor.backends import BACKENDS, Options, is_flux, recognise
-from expyre.executor.drawing.draw import check_filename
 from expyre.executor.requests import Mistakes, Request, natural, positive
 
 __all__ = ["read_options"]
@@ -40,6 +39,8 @@ def read_options(given: Mapping[str, Any]) -> Options:
         mistakes.add("init_function needs block_allocation=True: without it each call has a new process")
     graph_file = given["plot_dependency_graph_filename"]
     if graph_file is not None:
+        from expyre.executor.drawing.draw import check_filename
+
         graph_file = mistakes.check("plot_dependency_graph_filename", graph_file, check_filename)
     options = Options(
         backend=backend,

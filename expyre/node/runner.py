@@ -316,7 +316,7 @@ class TaskReader(pickle.Unpickler):
                 data = file.read()
             if hashlib.sha256(data).hexdigest() != reference.partition(":")[0]:
                 raise NotAuthentic(f"{path} was altered or damaged: its content does not match its checksum")
-            self._found[reference] = TaskReader(data, self._directory, self._found).load()
+            self._found[reference] = type(self)(data, self._directory, self._found).load()
         return self._found[reference]
 
 

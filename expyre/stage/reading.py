@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import itertools
 import os
-import pickle
-import struct
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from expyre.errors import AuthenticationError, RemoteTraceback, StageError
+from expyre.errors import AuthenticationError, StageError
 from expyre.node import runner
+from expyre.pickles.exceptions import load_exception
+from expyre.pickles.loading import SparingUnpickler, load
 from expyre.stage import names
 
 
@@ -64,6 +61,10 @@ def markers(directory: str | Path) -> Markers:
     return Markers(there(names.SUCCEEDED), there(names.ERROR), there(names.STARTED), terminated, timed_out)
 
 
+class _TaskReader(runner.TaskReader, SparingUnpickler):
+    """Reads a task where the script itself does that."""
+
+
 def read_task(directory: str | Path, key: bytes | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return function, args and kwargs of a staged call.
 
@@ -79,7 +80,7 @@ def read_task(directory: str | Path, key: bytes | None) -> tuple[Any, tuple[Any,
     path = Path(directory) / names.TASK
     payload = _verified(path, key)
     try:
-        function, args, kwargs = runner.TaskReader(payload, os.fspath(directory)).load()
+        function, args, kwargs = _TaskReader(payload, os.fspath(directory)).load()
     except runner.NotAuthentic as exc:
         raise AuthenticationError(str(exc)) from None
     except Exception as exc:
@@ -102,7 +103,7 @@ def read_result(directory: str | Path, key: bytes | None) -> Any:
     path = Path(directory) / names.SUCCEEDED
     payload = _verified(path, key)
     try:
-        return pickle.loads(payload)
+        return load(payload)
     except Exception as exc:
         message = f"the result in {path} cannot be unpickled here: {type(exc).__name__}: {exc}"
         raise StageError(message) from exc
@@ -122,9 +123,7 @@ def read_exception(directory: str | Path, key: bytes | None) -> BaseException | 
     path = Path(directory) / names.EXCEPTION
     if not path.exists():
         return None
-    exc = load_exception(_verified(path, key))
-    exc.__cause__ = RemoteTraceback(error_text(directory))
-    return exc
+    return load_exception(_verified(path, key), error_text(directory))
 
 
 def error_text(directory: str | Path) -> str:
@@ -171,53 +170,3 @@ def _verified(path: Path, key: bytes | None) -> memoryview:
         raise
     except OSError as exc:
         raise StageError(f"cannot read {path}: {exc.strerror or exc}") from exc
-
-
-def load_exception(payload: memoryview, load: Callable[[memoryview], Any] = pickle.loads) -> BaseException:
-    """Return the exception in what `expyre.node.runner.exception_bytes` has made, or one made from its stand-in."""
-    (length,) = struct.unpack(">Q", payload[-8:])
-    try:
-        exc = load(payload[:length])
-    except Exception:
-        exc = None
-    if isinstance(exc, BaseException):
-        return exc
-    return rebuild(pickle.loads(payload[length:-8]))
-
-
-def rebuild(description: Mapping[str, Any]) -> BaseException:
-    """Return an exception made from the plain data in which the job described it."""
-    classes: list[tuple[str, str]] = description["classes"]
-    text: str = description["text"]
-    module, qualname = classes[0]
-    body = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text}
-    bodies = (body, {**body, "__init__": _no_init})
-    for base, how in itertools.product((*_importable(classes), Exception), bodies):
-        try:
-            exc: BaseException = type(qualname.rpartition(".")[2], (base,), how)(*description["args"])
-            vars(exc).update(description["attributes"])
-        except Exception:
-            continue
-        if description["notes"]:
-            exc.__notes__ = list(description["notes"])  # type: ignore[attr-defined]
-        return exc
-    return StageError(f"{qualname}: {text}")
-
-
-def _no_init(self: BaseException, *args: Any) -> None:
-    """Take the place of an ``__init__`` that wants other arguments."""
-
-
-def _importable(classes: list[tuple[str, str]]) -> list[type[BaseException]]:
-    """Return the classes of the list that can be imported here, nearest first."""
-    found: list[type[BaseException]] = []
-    for module, qualname in classes:
-        try:
-            value: Any = importlib.import_module(module)
-            for name in qualname.split("."):
-                value = getattr(value, name)
-        except Exception:
-            continue
-        if isinstance(value, type) and issubclass(value, Exception):
-            found.append(value)
-    return found

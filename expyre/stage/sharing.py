@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from expyre.node.runner import PROTOCOL, shared_name
+from expyre.pickles.pickling import dump_call
 from expyre.stage import links
-from expyre.stage.pickling import dump_call
 
 _SMALL = 4096
 # Containers longer than this hold the items of one call rather than what calls have in common.

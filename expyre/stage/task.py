@@ -18,10 +18,10 @@ from typing import Any
 from expyre.errors import RequestError, StageError
 from expyre.node import runner
 from expyre.node.ranks.request import Ranks
+from expyre.pickles.pickling import dump_call
 from expyre.stage import links, names
 from expyre.stage.carried import place_cloudpickle, place_node
 from expyre.stage.copying import copy_glob
-from expyre.stage.pickling import dump_call
 from expyre.stage.sharing import Dumped, Sharing, Triple, place_files
 
 _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -73,6 +73,17 @@ def values(remote, report):
     }
 
 
+def served(remote, count):
+    """Have a worker serve so many calls and end; return the values by ticket."""
+    process = worker(remote, "w1")
+    found = {}
+    while len(found) < count:
+        found.update(values(remote, remote.round(Order(2))))
+    remote.stop()
+    assert process.wait(timeout=100) == 0
+    return found
+
+
 CLAIM = """
 import os, sys
 from expyre.node.blocks.spool import Spool
@@ -171,12 +182,7 @@ def test_a_worker_unpickles_no_call_that_is_not_from_the_script(remote, damage):
         "empty": b"",
     }[damage]
     remote.round(Order(1, calls={1: bad, 3: call(remote, 3, -3)}, functions={1: function(remote)}))
-    process = worker(remote, "w1")
-    found = {}
-    while len(found) < 2:
-        found.update(values(remote, remote.round(Order(2))))
-    remote.stop()
-    assert process.wait(timeout=100) == 0
+    found = served(remote, 2)
     assert isinstance(found[1], AuthenticationError)
     assert found[3] == 3
 
@@ -251,12 +257,7 @@ def test_a_job_that_the_queue_starts_again_settles_what_it_left(remote):
     spool = Spool(remote.path, "w1")
     spool.claim(spool.waiting()[:1])
     spool.begin(spool.claim(spool.waiting()))
-    process = worker(remote, "w1")
-    found = {}
-    while len(found) < 2:
-        found.update(values(remote, remote.round(Order(2))))
-    remote.stop()
-    assert process.wait(timeout=100) == 0
+    found = served(remote, 2)
     assert found[1] == 1, "that had not begun"
     assert "started the worker's job again" in str(found[2])
 

@@ -121,6 +121,8 @@ def test_closures_and_what_cannot_be_pickled(block):
             executor.submit(len, (i for i in range(3))).result()
         with pytest.raises(TypeError, match="cannot be pickled"):
             executor.submit(lambda: (i for i in range(3))).result()
+        with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+            executor.submit(None).result()
         assert executor.submit(abs, -1).result() == 1
 
 
@@ -130,6 +132,21 @@ def die(path):
     if Path(path).read_text() == "x":
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive"
+
+
+def with_a_class(n):
+    class Local:
+        value = n
+
+    return lambda: Local.value
+
+
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_each_call_runs_its_own_function_also_where_that_takes_classes_with_it(block, how_many):
+    with block(max_workers=how_many) as executor:
+        for _ in range(2):
+            futures = [executor.submit(with_a_class(n)) for n in range(4)]
+            assert [future.result() for future in futures] == [0, 1, 2, 3]
 
 
 def test_a_call_that_kills_its_process_fails_by_name_and_the_worker_goes_on(block, tmp_path):

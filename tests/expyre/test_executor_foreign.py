@@ -202,4 +202,4 @@ def test_what_cannot_be_pickled_is_told() -> None:
     with processes() as theirs, Executor(executor=theirs) as executor:
         error = executor.submit(id, threading.Lock()).exception(200)
     assert isinstance(error, RequestError)
-    assert "cannot be sent" in str(error)
+    assert "cannot be sent to a worker: args[0] is a _thread.lock" in str(error)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from executor_jobs_tools import Place, place_for_jobs
+from executor_jobs_tools import Place, check_that_a_killed_script_finds_its_jobs, place_for_jobs
 from job_calls import note, wait_for
 from queue_tools import until
 
@@ -177,8 +177,8 @@ def test_all_mistakes_of_a_request_at_once(place: Place) -> None:
         Executor(backend="queue", max_workers=0, resource_dict=asked)
     for word in ("'max_mem_tot'", "'partitions'", "num_nodes=0", "'a b'", "oversubscribe", "max_workers=0"):
         assert word in str(caught.value)
-    with pytest.raises(RequestError, match=r"cores=2 .*; cwd.*; command_line_argument_lst.*; 2 cores .*max_cores"):
-        Executor(backend="queue", cores_per_worker=2, cwd="/", command_line_argument_lst=["-v"], max_cores=1)
+    with pytest.raises(RequestError, match=r"^cwd.*; command_line_argument_lst.*; 2 cores .*max_cores"):
+        Executor(backend="queue", threads_per_core=2, cwd="/", command_line_argument_lst=["-v"], max_cores=1)
     with Executor(backend="queue") as executor, pytest.raises(RequestError, match="no partition fits"):
         executor.submit(abs, 1, resource_dict={"threads_per_core": 64})
 
@@ -282,28 +282,6 @@ def test_jobs_stay_in_the_queue_when_the_script_ends(place: Place) -> None:
     assert place.ran() == ["w"]
 
 
-KILLED = """
-import os, sys, time
-from expyre import Executor
-
-def work(ledger, number):
-    handle = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{number}\\n".encode())
-    os.close(handle)
-    time.sleep(0.3)
-    return number * number
-
-with Executor(backend="queue", max_time="5m") as executor:
-    print([future.result() for future in [executor.submit(work, sys.argv[1], i) for i in range(4)]])
-"""
-
-
 @pytest.mark.parametrize("step", ["create.2", "submit.1", "submit.3", "gather.3"])
 def test_a_script_that_is_killed_finds_its_jobs_when_it_runs_again(place: Place, step: str) -> None:
-    process = place.script(KILLED, EXPYRE_KILL_AT=step)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == -signal.SIGKILL, err
-    out, err = place.script(KILLED).communicate(timeout=200)
-    assert out == "[0, 1, 4, 9]\n", err
-    assert place.ran() == [*"0123"]
-    assert len(list(place.project.record.query())) == 4
+    check_that_a_killed_script_finds_its_jobs(place.project, place.root, step, backend="queue")

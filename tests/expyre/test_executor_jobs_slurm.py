@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from executor_jobs_tools import AS_THEY_RUN, check_that_a_killed_script_finds_its_jobs
 from job_calls import note, wait_for, where
 from queue_tools import until
 
@@ -80,43 +78,8 @@ def test_a_job_that_somebody_cancels_is_told_by_name(slurm_over_ssh: OverSsh, tm
         assert isinstance(future.exception(200), Cancelled)
 
 
-KILLED = """
-import os, sys, time
-from expyre import Executor
-
-def work(ledger, number):
-    handle = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{number}\\n".encode())
-    os.close(handle)
-    time.sleep(1)
-    return number * number
-
-with Executor(backend="system:slurm", max_time="5m", resource_dict={"partitions": "normal"}) as executor:
-    futures = [executor.submit(work, sys.argv[1], i) for i in range(4)]
-    print("submitted", flush=True)
-    print([future.result() for future in futures])
-"""
-
-
-@pytest.mark.parametrize("step", ["submit.2", "submit.3", "as they run"])
+@pytest.mark.parametrize("step", ["submit.2", "submit.3", AS_THEY_RUN])
 def test_a_script_that_is_killed_finds_its_jobs_in_slurm(slurm_over_ssh: OverSsh, tmp_path: Path, step: str) -> None:
     project = slurm_over_ssh()
-    (tmp_path / "script.py").write_text(KILLED)
-    ledger = tmp_path / "ledger"
-
-    def run(**env: str) -> subprocess.Popen[str]:
-        words = [sys.executable, str(tmp_path / "script.py"), str(ledger)]
-        env = {**os.environ, "EXPYRE_ROOT": str(tmp_path / ".expyre"), **env}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True)
-
-    first = run(EXPYRE_KILL_AT=step)
-    if step == "as they run":
-        until(ledger.exists)
-        first.kill()
-    _, err = first.communicate(timeout=200)
-    assert first.returncode == -signal.SIGKILL, err
-    out, err = run().communicate(timeout=200)
-    assert out == "submitted\n[0, 1, 4, 9]\n", err
-    assert sorted(ledger.read_text().split()) == [*"0123"]
-    assert len(list(project.record.query())) == 4
+    asked = {"partitions": "normal"}
+    check_that_a_killed_script_finds_its_jobs(project, tmp_path, step, backend="system:slurm", resource_dict=asked)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import Executor as AnyExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from executor_calls import Mine, Result, add, await_file, fail, fail_at, leave, leave_mark
@@ -71,6 +72,13 @@ def test_exception_has_the_remote_traceback_as_its_cause(exe: AnyExecutor) -> No
 def test_what_ends_a_program_is_an_exception_of_the_call(exe: AnyExecutor, kind: type[BaseException]) -> None:
     error = exe.submit(leave, kind).exception(60)
     assert type(error) is kind
+    assert exe.submit(add, 1).result(60) == 2
+
+
+@pytest.mark.parametrize("what", [None, 1, "abs"])
+def test_what_is_no_function(exe: AnyExecutor, what: Any) -> None:
+    with pytest.raises(TypeError, match="object is not callable"):
+        exe.submit(what).result(60)
     assert exe.submit(add, 1).result(60) == 2
 
 

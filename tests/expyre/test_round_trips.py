@@ -16,7 +16,8 @@ from expyre.gather import sync
 from expyre.jobsdb import JobRow
 from expyre.stage import ERROR_FILE, STARTED_FILE
 
-HELD = ["#SBATCH --hold"]
+REQUEST = {"max_time": "5m", "num_cores": 1}
+HELD: dict[str, Any] = {"header_extra": ["#SBATCH --hold"], "exact_fit": False, "partial_node": True}
 MANY = 300
 
 
@@ -59,13 +60,11 @@ def test_the_wire_is_crossed_as_often_for_many_jobs_as_for_few(
 ) -> None:
     project = slurm_over_ssh(transport)
     counter = Counter(project, monkeypatch)
-    options: dict[str, Any] = {"header_extra": HELD, "exact_fit": False, "partial_node": True}
-    request = {"max_time": "5m", "num_cores": 1}
     crossed: dict[int, tuple[int, ...]] = {}
     jobs: list[ExPyRe] = []
     for count in (5, MANY):
         jobs = create_jobs([Call(f"job{count}", abs, (-i,)) for i in range(count)])
-        submitting = counter.of(lambda jobs=jobs: start_jobs(jobs, request, "slurm", **options))  # type: ignore[misc]
+        submitting = counter.of(lambda jobs=jobs: start_jobs(jobs, REQUEST, "slurm", **HELD))  # type: ignore[misc]
         first = counter.of(lambda jobs=jobs: look(project, jobs))  # type: ignore[misc]
         end(project, jobs[: count // 2])
         fetching = counter.of(lambda jobs=jobs: look(project, jobs))  # type: ignore[misc]
@@ -81,14 +80,19 @@ def test_the_wire_is_crossed_as_often_for_many_jobs_as_for_few(
     assert {row.status for row in look(project, jobs).values()} == {"submitted", "failed"}
 
 
+def twenty_jobs(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, list[ExPyRe]]:
+    """Submit twenty jobs that wait; return them, and what counts round trips."""
+    counter = Counter(project, monkeypatch)
+    jobs = create_jobs([Call("job", abs, (-i,)) for i in range(20)])
+    start_jobs(jobs, REQUEST, "slurm", **HELD)
+    return counter, jobs
+
+
 def test_jobs_that_left_nothing_cost_one_question_for_their_ends(
     slurm_over_ssh: Callable[..., Project], slurm_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = slurm_over_ssh("paramiko")
-    counter = Counter(project, monkeypatch)
-    jobs = create_jobs([Call("job", abs, (-i,)) for i in range(20)])
-    request = {"max_time": "5m", "num_cores": 1}
-    start_jobs(jobs, request, "slurm", header_extra=HELD, exact_fit=False, partial_node=True)
+    counter, jobs = twenty_jobs(project, monkeypatch)
     slurm_env.scancel_all()
     assert counter.of(lambda: look(project, jobs)) <= 3
     rows = project.record.rows([job.id for job in jobs]).values()
@@ -99,10 +103,7 @@ def test_results_one_after_the_other_cost_no_more_than_all_together(
     slurm_over_ssh: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = slurm_over_ssh("paramiko")
-    counter = Counter(project, monkeypatch)
-    jobs = create_jobs([Call("job", abs, (-i,)) for i in range(20)])
-    request = {"max_time": "5m", "num_cores": 1}
-    start_jobs(jobs, request, "slurm", header_extra=HELD, exact_fit=False, partial_node=True)
+    counter, jobs = twenty_jobs(project, monkeypatch)
     end(project, jobs)
 
     def ask_for_each() -> None:

@@ -6,12 +6,13 @@ import json
 from typing import Any, NamedTuple
 
 from expyre.errors import AuthenticationError, ExPyReJobDiedError, OutOfMemory, TimedOut, WorkerDied
-from expyre.executor.workers.worker import exception_in
+from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.node.blocks.spool import ENDED
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message
+from expyre.node.serving.streams import Assembler
 
-__all__ = ["Answer", "read_answer"]
+__all__ = ["Answer", "death", "read_answer"]
 
 _REASONS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (AuthenticationError, OutOfMemory, TimedOut, WorkerDied)
@@ -47,7 +48,7 @@ def read_answer(data: bytes, ticket: int, what: object) -> Answer:
     what
         The call, for messages.
     """
-    found = messages.Assembler().feed(data)
+    found = Assembler().feed(data)
     if len(found) != 1 or found[0].kind not in _KINDS or found[0].number != ticket:
         return Answer(False, AuthenticationError(f"{what}: its result is that of something else"))
     try:
@@ -58,9 +59,18 @@ def read_answer(data: bytes, ticket: int, what: object) -> Answer:
 
 def _read(message: Message, what: object) -> Answer:
     if message.kind == messages.RESULT:
-        return Answer(True, message.load())
+        return Answer(True, value_in(message))
     if message.kind != ENDED:
         return Answer(False, exception_in(message))
     told = json.loads(bytes(message.data))
     error = _REASONS.get(told["reason"], ExPyReJobDiedError)(f"{what}: {told['text']}")
     return Answer(False, error, died=isinstance(error, ExPyReJobDiedError) and not isinstance(error, TimedOut))
+
+
+def death(what: object, error: BaseException | None) -> Answer:
+    """Return what has come of a call whose worker's job has ended under it, with an error or without."""
+    named = isinstance(error, ExPyReJobDiedError) and type(error) is not ExPyReJobDiedError
+    kind: Any = type(error) if named else WorkerDied
+    died: BaseException = kind(f"{what}: the job of its worker has ended. {error or ''}".rstrip())
+    died.__cause__ = error
+    return Answer(False, died, died=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from expyre import gather
 from expyre.errors import ExPyReError, ExPyReJobDiedError
 from expyre.executor.blocks.settings import Settings
-from expyre.func import Call, ExPyRe, create_jobs, start_jobs
+from expyre.func import Call, ExPyRe, create_jobs, submit_jobs
 from expyre.jobsdb import JobRow
 from expyre.launch import Backlog, waits_for_room
 from expyre.node.blocks import spool as names
@@ -111,23 +111,11 @@ class WorkerJobs:
         new = [f"w{next(self._numbers)}" for _ in range(count)]
         jobs = create_jobs([self._call(worker) for worker in new], self._project, try_restart=False)
         try:
-            self._start(jobs)
+            submit_jobs(jobs, self._settings.launch)
         except BaseException:
             self._remove(jobs)
             raise
         self._jobs.update(zip(new, jobs, strict=True))
-
-    def _start(self, jobs: Sequence[ExPyRe]) -> None:
-        launch = self._settings.launch
-        start_jobs(
-            jobs,
-            launch.resources,
-            launch.system_name,
-            header_extra=launch.header_extra,
-            exact_fit=launch.exact_fit,
-            partial_node=launch.partial_node,
-            python_cmd=launch.python_cmd,
-        )
 
     def _call(self, worker: str) -> Call:
         settings = self._settings

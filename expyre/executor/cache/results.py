@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from expyre.errors import RequestError
+from expyre.executor.pickles.loading import value_in
 from expyre.node.serving import messages
 
 __all__ = ["MISSING", "Results"]
@@ -79,7 +80,7 @@ class Results:
             return MISSING
         try:
             header = messages.HEADER.unpack_from(view, start)
-            return messages.unpack(header, view[start + messages.HEADER.size :]).load()
+            return value_in(messages.unpack(header, view[start + messages.HEADER.size :]))
         except Exception as error:  # of classes that are not there any more
             log.warning("the result in %s cannot be read (%s); the call is computed again", path, error)
             return MISSING
@@ -100,7 +101,8 @@ class Results:
         OSError
             It cannot be written.
         """
-        pieces = messages.pack(messages.RESULT, payload=messages.dump(value))
+        payload = messages.dump(value)
+        pieces = messages.pack(messages.RESULT, token=payload.by_value, payload=payload)
         path = self._path(key)
         temporary = f"{path}.{secrets.token_hex(4)}"
         try:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from expyre import gather
 from expyre.errors import Cancelled, ExPyReError, ExPyReJobDiedError, GatherError, TimedOut
 from expyre.executor.jobs.flights import Flight
-from expyre.func import ExPyRe, restart_jobs, start_jobs
-from expyre.launch import LaunchOptions, waits_for_room
+from expyre.func import ExPyRe, restart_jobs, submit_jobs
+from expyre.launch import waits_for_room
 from expyre.retry import Retry
 from expyre.states import CREATED, DIED
 
@@ -108,7 +108,7 @@ class Starter:
             if again:
                 restart_jobs(jobs, options, note="asked for again")
             else:
-                _start(jobs, options)
+                submit_jobs(jobs, options)
         except GatherError as error:
             return dict(error.failures)
         except Exception as error:
@@ -123,7 +123,7 @@ class Starter:
         for flight in flights:
             groups.setdefault(tuple(flight.options.to_details().items()), []).append(flight)
         for group in groups.values():
-            _start([_job(flight) for flight in group], group[0].options)
+            submit_jobs([_job(flight) for flight in group], group[0].options)
 
     def cancel(self, flights: Iterable[Flight]) -> None:
         """Ask the queues to end jobs."""
@@ -144,15 +144,3 @@ class Starter:
 def _job(flight: Flight) -> ExPyRe:
     assert flight.job is not None
     return flight.job
-
-
-def _start(jobs: Sequence[ExPyRe], options: LaunchOptions) -> None:
-    start_jobs(
-        jobs,
-        options.resources,
-        options.system_name,
-        header_extra=options.header_extra,
-        exact_fit=options.exact_fit,
-        partial_node=options.partial_node,
-        python_cmd=options.python_cmd,
-    )

@@ -1,20 +1,14 @@
-"""Results of workers are unpickled without changing what the script has."""
+"""What workers have sent, as values and exceptions."""
 
 from __future__ import annotations
 
-import io
-import pickle
-import re
-from collections.abc import Callable
 from typing import Any
 
 from expyre.node.serving.messages import Message
+from expyre.pickles.exceptions import load_exception
+from expyre.pickles.loading import load
 
-__all__ = ["load", "value_in"]
-
-_STATE = "_class_setstate"
-_HAS_CLASSES = re.compile(_STATE.encode())
-_SKELETONS = ("_make_skeleton_class", "_make_skeleton_enum")
+__all__ = ["exception_in", "value_in"]
 
 
 def value_in(message: Message) -> Any:
@@ -25,56 +19,12 @@ def value_in(message: Message) -> Any:
     Exception
         What its pickle raises.
     """
-    if message.data is None or not message.token or not _HAS_CLASSES.search(message.data):
+    if message.data is None or not message.token:
         return message.load()
     return load(message.data, message.buffers)
 
 
-def load(data: Any, buffers: Any = ()) -> Any:
-    """Unpickle what a worker has sent.
-
-    Raises
-    ------
-    Exception
-        What the pickle raises.
-    """
-    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Leaves alone the classes of the script that come back with their instances.
-
-    cloudpickle finds the class that was sent by its id, but then puts the attributes of the worker's copy into it:
-    methods would no longer see the script's globals, and what the script has changed in the meantime would be undone.
-    """
-
-    _here: tuple[Any, ...] = ()
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name)
-        if module.startswith("cloudpickle"):
-            if name in _SKELETONS:
-                return self._noticing(found)
-            if name == _STATE:
-                return self._sparing(found)
-        return found
-
-    def _noticing(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that makes a class, or finds it, and notes which of both."""
-
-        def notice(*args: Any) -> Any:
-            from cloudpickle import cloudpickle
-
-            known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-            self._here = (*self._here, known)
-            return make(*args)
-
-        return notice
-
-    def _sparing(self, set_state: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that gives a class its attributes unless it was here before."""
-
-        def spare(cls: Any, state: Any) -> Any:
-            return cls if any(cls is each for each in self._here) else set_state(cls, state)
-
-        return spare
+def exception_in(message: Message) -> BaseException:
+    """Return the exception that a worker has sent, with the traceback there as its cause."""
+    data, text = message.load()
+    return load_exception(memoryview(data), text)

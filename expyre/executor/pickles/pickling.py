@@ -9,6 +9,7 @@ from expyre.errors import RequestError
 from expyre.executor.calls import Call
 from expyre.executor.pickles.functions import Functions
 from expyre.node.serving.messages import Payload, dump
+from expyre.pickles.pickling import refusals
 
 __all__ = ["Pickles"]
 
@@ -56,11 +57,8 @@ class Pickles:
         try:
             return self.functions.pickled(call.function), dump((call.args, call.kwargs))
         except Exception as error:
-            parts = {"the function": call.function}
-            parts |= {f"args[{i}]": value for i, value in enumerate(call.args)}
-            parts |= {f"kwargs[{name!r}]": value for name, value in call.kwargs.items()}
-            reasons = [reason for name, value in parts.items() if (reason := _refusal(name, value))]
-            raise RequestError(f"{call} cannot be sent to a worker: {'; '.join(reasons) or error}") from error
+            reasons = refusals(dump, call.function, call.args, call.kwargs)
+            raise RequestError(f"{call} cannot be sent to a worker: {reasons or error}") from error
 
     def done(self, call: Call) -> None:
         """Forget the pickle of a call that has ended."""
@@ -71,14 +69,6 @@ class Pickles:
     def _count(self, nbytes: int) -> None:
         with self._lock:
             self._bytes += nbytes
-
-
-def _refusal(name: str, value: Any) -> str:
-    try:
-        dump(value)
-    except Exception as error:
-        return f"{name} is a {type(value).__module__}.{type(value).__qualname__} ({error})"
-    return ""
 
 
 def setup_payload(function: Any) -> Payload | None:

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from expyre.node.serving.messages import HEADER, Assembler, Message, Packets, unpack
+from expyre.node.serving.messages import HEADER, Message, unpack
+from expyre.node.serving.packets import Packets
 from expyre.node.serving.ring import Ring
+from expyre.node.serving.streams import Assembler
 
 __all__ = ["Channel", "PacketChannel", "StreamChannel"]
 

@@ -10,15 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from expyre.errors import RemoteTraceback, TimedOut, WorkerDied
+from expyre.errors import TimedOut, WorkerDied
 from expyre.executor.calls import Call
 from expyre.executor.pickles.functions import Pickled
-from expyre.executor.pickles.loading import load, value_in
+from expyre.executor.pickles.loading import exception_in, value_in
 from expyre.executor.workers.channels import Channel
 from expyre.executor.workers.places import Place
 from expyre.node.serving import messages
 from expyre.node.serving.messages import Message, Payload, pack
-from expyre.stage import load_exception
 
 __all__ = ["Answer", "Worker"]
 
@@ -48,14 +47,6 @@ class Answer:
         self.value = value
         self.seconds = seconds
         self.unknown = unknown
-
-
-def exception_in(message: Message) -> BaseException:
-    """Return the exception that a worker has sent, with the traceback there as its cause."""
-    data, text = message.load()
-    error = load_exception(memoryview(data), load)
-    error.__cause__ = RemoteTraceback(text)
-    return error
 
 
 def _read(message: Message) -> Answer:

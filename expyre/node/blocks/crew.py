@@ -16,7 +16,7 @@ from typing import Any, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree, how_it_ended
 from ..ranks.endings import Ending
-from ..serving import messages, placing, worker
+from ..serving import messages, placing, streams, worker
 from ..serving.keeper import die_with_parent
 
 __all__ = ["Crew"]
@@ -66,7 +66,7 @@ class Crew:
                 signal.signal(number, signal.SIG_DFL)
             if os.getppid() != parent:
                 os._exit(1)
-            end = messages.Stream(sock)
+            end = streams.Stream(sock)
             try:
                 placing.settle(self._place, 0, 1)
             except Exception as error:

@@ -13,7 +13,8 @@ All that changes hands changes it by renaming a file, which only one process can
 
 A label is the ticket of a call, and if it ran before without getting done, a dash and for how many seconds. A ticket is
 given out once: a call that is given away a second time has another one, so that a late result is known as such. Calls,
-functions and results are messages of `expyre.node.serving.messages`, signed with the key of the block.
+functions and results are messages of `expyre.node.serving.messages`, signed with the key of the block; a function that
+is to be sent with each call (`ONCE`) stands in the file of the call, before it.
 
 Standard library only, Python 3.9.
 """
@@ -178,14 +179,14 @@ class Spool:
     # -- reading and writing -------------------------------------------------------------------------------------
 
     def call(self, label: Label) -> bytes:
-        """Return the message of a call that has begun.
+        """Return the message of a call that has begun, behind that of its function if it brings that along.
 
         Raises
         ------
         NotAuthentic
             It is damaged or was not signed by the script.
         """
-        return self._read(os.path.join(BEGUN, self._mine(label)), messages.CALL, number=label.ticket)
+        return self._read(os.path.join(BEGUN, self._mine(label)), messages.CALL, messages.FUNCTION, number=label.ticket)
 
     def function(self, token: int) -> bytes:
         """Return the message that brings a function; see `call`."""
@@ -195,14 +196,14 @@ class Spool:
         """Return the message that sets a worker up, None if there is none; see `call`."""
         return self._read(SETUP, messages.SETUP) if os.path.exists(self._at(SETUP)) else None
 
-    def _read(self, name: str, kind: int, *, number: int = 0, token: Optional[int] = None) -> bytes:  # noqa: UP045
+    def _read(self, name: str, *kinds: int, number: int = 0, token: Optional[int] = None) -> bytes:  # noqa: UP045
         try:
             with open(self._at(name), "rb") as file:
                 data = bytes(runner.verify(file.read(), self._key, name))
         except OSError as error:
             raise runner.NotAuthentic(f"{name} cannot be read: {error.strerror}") from error
         found = messages.HEADER.unpack_from(data)
-        if (found[0], found[4]) != (kind, number) or (token is not None and found[3] != token):
+        if found[0] not in kinds or found[4] != number or (token is not None and found[3] != token):
             raise runner.NotAuthentic(f"{name} is the file of something else")
         return data
 

@@ -198,9 +198,9 @@ class Worker:
         return True
 
     def _function_of(self, call: bytes) -> bytes:
-        """Return the message that brings a call's function; nothing if the process has it."""
-        token = messages.HEADER.unpack_from(call)[3]
-        if self.crew.runs and token in self._known:
+        """Return the message that brings a call's function; nothing if the process has it, or the call brings it."""
+        kind, _, _, token, *_ = messages.HEADER.unpack_from(call)
+        if kind == messages.FUNCTION or (self.crew.runs and token in self._known):
             return b""
         message = self.spool.function(token)
         self._known.add(token)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple  # noqa: UP035  (Python 3.9)
 
 from ..family import end_group, end_tree
-from ..serving import messages
+from ..serving import messages, streams
 from ..serving.door import Door
 from ..serving.keeper import end_with_parent
 from ..serving.messages import Message
@@ -202,7 +202,7 @@ class Team:
             rank, sock = self._arrived.pop(0)
             sock.settimeout(None)
             self._socks.append((rank, sock))
-            self._selector.register(sock, selectors.EVENT_READ, (rank, messages.Assembler()))
+            self._selector.register(sock, selectors.EVENT_READ, (rank, streams.Assembler()))
 
     # -- messages
 
@@ -254,7 +254,7 @@ class Team:
             else:
                 self._read(key.fileobj, *key.data)
 
-    def _read(self, sock: Any, rank: int, assembler: messages.Assembler) -> None:
+    def _read(self, sock: Any, rank: int, assembler: streams.Assembler) -> None:
         try:
             data = sock.recv(_READ)
         except OSError:

@@ -48,7 +48,7 @@ def run(path: List[str], setup: Optional[Setup], cwd: Optional[str], data: bytes
             kwargs = {**kwargs, **worker.missing_arguments(function, args, kwargs, preset)}
         return True, pack(in_directory(cwd, lambda: function(*args, **kwargs)))
     except BaseException as error:
-        return False, worker.failure(error).data
+        return False, packed(worker.failure(error), messages.FAILURE)
 
 
 def call(setup: Optional[Tuple[str, bytes]], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # noqa: UP006, UP045
@@ -112,11 +112,21 @@ def pack(value: Any) -> bytes:
     Exception
         What cloudpickle raises for something that has no pickle.
     """
-    return b"".join(messages.pack(messages.RESULT, payload=messages.dump(value)))
+    return packed(messages.dump(value))
+
+
+def packed(payload: messages.Payload, kind: int = messages.RESULT) -> bytes:
+    """Return what was pickled as bytes."""
+    return b"".join(messages.pack(kind, token=payload.by_value, payload=payload))
 
 
 def unpack(data: bytes) -> Any:
     """Return the value in some bytes; arrays in it can be written to."""
+    return message_in(data).load()
+
+
+def message_in(data: bytes) -> messages.Message:
+    """Return the message in some bytes; its token says whether code may be part of it."""
     view = memoryview(bytearray(data))
     size = messages.HEADER.size
-    return messages.unpack(messages.HEADER.unpack(view[:size]), view[size:]).load()
+    return messages.unpack(messages.HEADER.unpack(view[:size]), view[size:])

@@ -28,6 +28,8 @@ from typing import Any, List, Optional, Sequence, Tuple  # noqa: UP035  (Python 
 
 from ..family import end_group, end_tree
 from . import messages, placing, ring, worker
+from .packets import Packets
+from .streams import Stream
 from .words import Words
 
 LENGTH = struct.Struct("<I")
@@ -108,12 +110,12 @@ def _end_of(fds: Sequence[int], *, packets: bool) -> Any:
         os.set_inheritable(fd, False)
     sock = socket.socket(fileno=fds[0])
     if not packets:
-        return messages.Stream(sock)
+        return Stream(sock)
     if len(fds) == 1:
-        return messages.Packets(sock)
+        return Packets(sock)
     from_script, to_script = ring.share(fds[1])
     os.close(fds[1])
-    return messages.Packets(sock, to_script, from_script)
+    return Packets(sock, to_script, from_script)
 
 
 class _Keeper:

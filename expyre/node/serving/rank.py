@@ -18,7 +18,7 @@ import time
 from typing import Any, Iterator, Tuple  # noqa: UP035  (Python 3.9)
 
 from ..family import end_tree
-from . import handshake, messages, placing, worker
+from . import handshake, messages, placing, streams, worker
 
 VARIABLE = "EXPYRE_WORKER"
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "FLUX_TASK_RANK")
@@ -37,7 +37,7 @@ def main() -> None:
     if task["pythonpath"] is not None:
         os.environ["PYTHONPATH"] = task["pythonpath"]
     rank, problem = _begin(task)
-    end = messages.Stream(_reach(task, rank))
+    end = streams.Stream(_reach(task, rank))
     _end_with_script(end.sock)
     who = f"rank {rank} of {task['size']} on {socket.gethostname()}" if task["size"] > 1 else ""
     if problem is not None:

@@ -60,6 +60,9 @@ def missing_arguments(
     return {name: given[name] for name in names if name in given}
 
 
+_NOT_HERE: Any = object()
+
+
 class _Unreadable:
     """Takes the place of a function whose pickle cannot be read."""
 
@@ -77,7 +80,7 @@ class _Server:
     def __init__(self, end: Any, who: str) -> None:
         self._end = end
         self._who = who
-        self._functions: dict[int, Callable[..., Any]] = {}
+        self._functions: dict[int, Any] = {}  # what cannot be called says so when it is
         self._preset: dict[str, Any] = {}
         self._message: Message | None = None
         self._handle: dict[int, Callable[[], None]] = {
@@ -128,10 +131,10 @@ class _Server:
         begin = time.perf_counter()
         message = self._taken()
         token, number = message.token, message.number
-        function = self._functions.get(token)
+        function = self._functions.get(token, _NOT_HERE)
         if token == messages.ONCE or isinstance(function, _Unreadable):
             self._functions.pop(token, None)  # next time it comes again, and may be read if there is memory, or a file
-        if function is None:  # it was also taken back while this call was being read
+        if function is _NOT_HERE:  # it was also taken back while this call was being read
             self._end.send(pack(messages.UNKNOWN, number=number))
             return
         try:
@@ -159,7 +162,7 @@ def _dump(value: Any) -> Payload:
 
 
 def serve(end: Any, who: str = "") -> None:
-    """Serve calls on one end of a connection (`messages.Packets` or `messages.Stream`) until it is closed.
+    """Serve calls on one end of a connection (`packets.Packets` or `streams.Stream`) until it is closed.
 
     Failures name ``who`` has failed, where there are several.
     """

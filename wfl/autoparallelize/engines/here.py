@@ -44,7 +44,7 @@ class Here:
     """
 
     def __init__(self, blob: bytes, *, own_values: bool, own_infos: bool) -> None:
-        self._task: Task = wire.load(blob)
+        self._task: Task = wire.load_back(blob)
         self._own_values, self._own_infos = own_values, own_infos
         self._random: list[Any] | None = None
         self.copying = self.seconds = 0.0
@@ -58,7 +58,7 @@ class Here:
             with no_collection():
                 values = copy_calls(values, task.size, where=where)
         if infos is not None and not self._own_infos:
-            infos = wire.load(wire.dump_values(infos, where=where))
+            infos = wire.load_back(wire.dump_values(infos, where=where))
         self.copying = time.thread_time() - start
         with self._in_place_of_a_worker():
             start = time.perf_counter()

@@ -49,7 +49,7 @@ class Batch:
 
     def split(self, size: int, name: str) -> list[Batch]:
         """Return a batch for each call of the operation, with ``size`` items."""
-        _, values, infos = wire.load(self.data)
+        _, values, infos = wire.load_back(self.data)
         paths, first = self.chunk.paths, self.chunk.first
         return [
             Batch(Chunk(first + i, paths[i : i + size], values[i : i + size], infos and infos[i : i + size]), name)
@@ -75,7 +75,7 @@ class InOrder:
     def add(self, batch: Batch, data: bytes, seconds: float) -> None:
         """Take the pickled results of a batch that took so many seconds; a costly one that has to wait is kept."""
         if self._keeper is not None and batch.chunk.first != self._next and seconds > _CHEAP_SECONDS:
-            self._keeper.keep(batch.chunk, wire.load(data))
+            self._keeper.keep(batch.chunk, wire.load_back(data))
         self._bytes += len(data)
         self._finished[batch.chunk.first] = (batch, data)
 
@@ -101,7 +101,7 @@ class InOrder:
 
     def _load(self, batch: Batch, data: bytes) -> list[Any]:
         start = time.thread_time()
-        results: list[Any] = wire.load(data)
+        results: list[Any] = wire.load_back(data)
         if self._costs is not None:
             parent = batch.parent + time.thread_time() - start
             self._costs.learn_there(len(batch.chunk.paths), parent, batch.op, batch.pickles)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from expyre.pickles import loading as sparing
 from expyre.util import no_collection
 
 from ..task import Task
 
-__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_failure"]
+__all__ = ["copy_values", "dump_failure", "dump_task", "dump_values", "load", "load_back", "load_failure"]
 
 _UNCHANGEABLE = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MANY_BYTES = 16 * 1024
 
 
-def load(data: bytes) -> Any:
-    """Return what was pickled."""
+def load(data: bytes, loads: Callable[[bytes], Any] = pickle.loads) -> Any:
+    """Return what was pickled, in a worker."""
     if len(data) < _MANY_BYTES:
-        return pickle.loads(data)
+        return loads(data)
     with no_collection():
-        return pickle.loads(data)
+        return loads(data)
+
+
+def load_back(data: bytes) -> Any:
+    """Return what was pickled, in the process of the script, whose own classes stay as they are."""
+    return load(data, sparing.load)
 
 
 def _plainly(value: Any) -> bytes:
@@ -78,7 +85,7 @@ def copy_values(values: list[Any], *, where: str) -> list[Any]:
 
         copies = compact.copy_values(values)
     if copies is None:
-        copies = load(dump_values(values, where=where))
+        copies = load_back(dump_values(values, where=where))
     return copies
 
 
@@ -133,6 +140,6 @@ def load_failure(data: bytes) -> BaseException:
     """Return the exception that a worker sent, caused by the traceback of the worker."""
     from expyre.errors import RemoteTraceback
 
-    error, text = load(data)
+    error, text = load_back(data)
     error.__cause__ = RemoteTraceback(text)
     return error

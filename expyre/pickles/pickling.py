@@ -42,16 +42,22 @@ def dump_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
     try:
         return dumps((function, tuple(args), dict(kwargs)))
     except Exception as exc:
-        parts = [("the function", function)]
-        parts += [(f"args[{i}]", arg) for i, arg in enumerate(args)]
-        parts += [(f"kwargs[{name!r}]", arg) for name, arg in kwargs.items()]
-        reasons = [reason for name, part in parts if (reason := _refusal(name, part))]
-        raise RequestError("cannot pickle the call: " + ("; ".join(reasons) or str(exc))) from exc
+        raise RequestError(f"cannot pickle the call: {refusals(dumps, function, args, kwargs) or exc}") from exc
 
 
-def _refusal(name: str, part: object) -> str:
+def refusals(
+    dump: Callable[[Any], object], function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> str:
+    """Return which parts of a call a function that pickles refuses, and why; empty if it takes each of them."""
+    parts = [("the function", function)]
+    parts += [(f"args[{i}]", arg) for i, arg in enumerate(args)]
+    parts += [(f"kwargs[{name!r}]", arg) for name, arg in kwargs.items()]
+    return "; ".join(reason for name, part in parts if (reason := _refusal(dump, name, part)))
+
+
+def _refusal(dump: Callable[[Any], object], name: str, part: object) -> str:
     try:
-        dumps(part)
+        dump(part)
     except Exception as exc:
-        return f"{name} of type {type(part).__module__}.{type(part).__qualname__}: {exc}"
+        return f"{name} is a {type(part).__module__}.{type(part).__qualname__} ({exc})"
     return ""

@@ -1,0 +1,1 @@
+"""What leaves for another interpreter as a pickle, and what comes back from there."""
