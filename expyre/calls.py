@@ -18,6 +18,7 @@ from expyre import stage
 from expyre.errors import InvalidCallError
 from expyre.identity import Identity, identify, remembering
 from expyre.jobsdb import JobRow, NewJob
+from expyre.node.ranks.request import Ranks
 from expyre.steps import step
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Call:
         Positions and names of arguments that the key of the call leaves out.
     scope
         Calls of one scope and one key are the same job; the name by default.
+    ranks
+        MPI ranks that each make the call, so that the result is the list of what they return; None for none.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Call:
     post_run_commands: Sequence[str] = ()
     hash_ignore: Sequence[int | str] = ()
     scope: str | None = None
+    ranks: Ranks | None = None
 
     def check(self) -> None:
         """Raise InvalidCallError with every mistake of the call."""
@@ -215,6 +219,7 @@ def _request(call: Call, job_id: str) -> stage.StageRequest:
         env_vars=tuple(call.env_vars),
         pre_run_commands=tuple(call.pre_run_commands),
         post_run_commands=tuple(call.post_run_commands),
+        ranks=call.ranks,
     )
 
 

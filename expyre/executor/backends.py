@@ -14,13 +14,15 @@ from typing import Any
 from expyre.executor.calls import Backend
 from expyre.executor.requests import Request
 from expyre.executor.workers.claims import Claims
-from expyre.executor.workers.commands import STARTERS, allocated_cores, allocated_gpus, flux_has_one_node
 from expyre.executor.workers.gpus import Gpus
 from expyre.executor.workers.launching import Launcher
 from expyre.executor.workers.places import Machine, free_cores
 from expyre.node import machine
+from expyre.node.starters.choice import STARTERS
+from expyre.node.starters.flux import flux_has_one_node
+from expyre.node.starters.slurm import allocated_cores, allocated_gpus
 
-__all__ = ["BACKENDS", "Options", "is_flux", "make_dispatcher", "recognise"]
+__all__ = ["BACKENDS", "Options", "is_flux", "make_workers", "recognise"]
 
 logger = logging.getLogger(__name__)
 _SPECIAL_STEPS = 2**31
@@ -86,10 +88,10 @@ def is_flux(executor: object) -> bool:
     )
 
 
-def make_dispatcher(options: Options) -> Backend:
+def make_workers(options: Options) -> Backend:
     """Return a backend whose workers are connected by sockets."""
     from expyre.executor.pickles.pickling import setup_payload
-    from expyre.executor.workers.dispatcher import Dispatcher
+    from expyre.executor.workers.backend import Workers
     from expyre.executor.workers.settings import Settings
 
     away = options.backend in ("slurm", "flux")
@@ -112,7 +114,7 @@ def make_dispatcher(options: Options) -> Backend:
         init_payload=setup_payload(options.init_function),
         restart_limit=options.restart_limit,
     )
-    return Dispatcher(settings)
+    return Workers(settings)
 
 
 def _slots(options: Options, away: bool) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expyre.executor.backends import Options, make_dispatcher
+from expyre.executor.backends import Options, make_workers
 from expyre.executor.calls import Backend
 from expyre.executor.requests import Mistakes
 
@@ -50,7 +50,7 @@ def _carrier(options: Options) -> Backend:
 
         return Foreign(options)
     if not options.on_system:
-        return make_dispatcher(options)
+        return make_workers(options)
     from expyre import config
 
     return _on_system(options, config.project())

@@ -52,6 +52,10 @@ class NotAuthentic(Exception):
     """Raised when a file is truncated or does not carry the signature of its job."""
 
 
+class Ended(Exception):
+    """Raised when a call has ended without a result and it was said why; its argument is the exit status."""
+
+
 class Unpicklable(TypeError):
     """Raised when a result cannot be sent back; says which part of it and of which type."""
 
@@ -472,7 +476,13 @@ def flush_streams() -> None:
             continue
 
 
-def main() -> int:
+def call_staged() -> Any:
+    """Make the call that is staged in the current directory."""
+    function, args, kwargs = load_task(read_key())
+    return function(*args, **kwargs)
+
+
+def main(call: Callable[[], Any] = call_staged) -> int:
     """Run the call in the current directory and return the exit status: 0 if its result was written."""
     key, received = b"", []
     try:
@@ -480,12 +490,13 @@ def main() -> int:
         capture_streams()
         received = watch_signals()
         watch_time()
-        function, args, kwargs = load_task(key)
-        write_result(function(*args, **kwargs), key)
+        write_result(call(), key)
         stop_watching_time()
     except BaseException as exc:
         if received:  # being killed: the queue knows why, an error of the function would hide it
             return 128 + received[0]
+        if isinstance(exc, Ended):
+            return int(exc.args[0])
         report(exc, key)
         stop_watching_time()
         return 1
@@ -494,11 +505,16 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    status = main()
+def end_process(status: int) -> None:
+    """End this process with an exit status; does not return."""
     if status > 128:
-        signal.signal(status - 128, signal.SIG_DFL)
+        if status - 128 != signal.SIGKILL:
+            signal.signal(status - 128, signal.SIG_DFL)
         os.kill(os.getpid(), status - 128)
     if (time_left() or 1.0) <= 0:
         os._exit(status)  # no time is left for threads and workers that still run
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    end_process(main())

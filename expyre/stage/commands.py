@@ -39,6 +39,7 @@ def planned_commands(
     env_vars: Sequence[str] = (),
     pre_run_commands: Sequence[str] = (),
     post_run_commands: Sequence[str] = (),
+    ranks: bool = False,
 ) -> list[str]:
     """Return the lines, for any POSIX shell, that run the call staged in the current directory.
 
@@ -54,6 +55,8 @@ def planned_commands(
         ``NAME=value`` items, exported after the pre-run commands.
     pre_run_commands, post_run_commands
         Commands; one may have several lines, several may form one construct.
+    ranks
+        Whether the call runs on MPI ranks.
     """
     lines = [
         f": > {names.STARTED}",
@@ -65,7 +68,7 @@ def planned_commands(
     for number, command in enumerate(pre_run_commands, 1):
         lines += [command, *_check(number, command)]
     lines += [f"export {item}" for item in env_vars]
-    lines += [f"{python_cmd} {names.RUNNER}", "_expyre_status=$?", "break", "done"]
+    lines += [f"{python_cmd} {names.NODE if ranks else names.RUNNER}", "_expyre_status=$?", "break", "done"]
     lines += post_run_commands
     return [*lines, 'exit "$_expyre_status"', ")", "_expyre_status=$?", *_SETTLE.split("\n")]
 
@@ -86,6 +89,7 @@ def job_commands(directory: str | Path, python_cmd: str = "python3") -> list[str
         env_vars=read_list(directory, names.ENV_VARS),
         pre_run_commands=read_list(directory, names.PRE_RUN),
         post_run_commands=read_list(directory, names.POST_RUN),
+        ranks=os.path.exists(os.path.join(directory, names.RANKS)),
     )
 
 

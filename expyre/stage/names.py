@@ -12,8 +12,12 @@ PRE_RUN: Final = "_expyre_pre_run_commands"
 POST_RUN: Final = "_expyre_post_run_commands"
 ENV_VARS: Final = "_expyre_env_vars"
 OUTPUT_FILES: Final = "_expyre_output_files"
+RANKS: Final = "_expyre_ranks"
 SHARED: Final = "_expyre_shared_"
 """How the names of files begin that several jobs have in common: hard links, so never to be written into."""
+
+NODE: Final = SHARED + "node.zip"
+"""The programs that start MPI ranks and are started as such."""
 
 STARTED: Final = "_expyre_job_started"
 SUCCEEDED: Final = "_expyre_job_succeeded"

@@ -17,9 +17,10 @@ from typing import Any
 
 from expyre.errors import RequestError, StageError
 from expyre.node import runner
+from expyre.node.ranks.request import Ranks
 from expyre.pickles.pickling import dump_call
 from expyre.stage import links, names
-from expyre.stage.carried import place_cloudpickle
+from expyre.stage.carried import place_cloudpickle, place_node
 from expyre.stage.copying import copy_glob
 from expyre.stage.sharing import Dumped, Sharing, Triple, place_files
 
@@ -44,6 +45,8 @@ class StageRequest:
         ``NAME=value`` (shell text: the job's shell expands it) or ``NAME`` (the value it has here).
     pre_run_commands, post_run_commands
         Shell text to run before and after the call, the latter also when something failed.
+    ranks
+        MPI ranks that each make the call, so that the result is the list of what they return; None for none.
     """
 
     id: str
@@ -55,6 +58,7 @@ class StageRequest:
     env_vars: Sequence[str] = ()
     pre_run_commands: Sequence[str] = ()
     post_run_commands: Sequence[str] = ()
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,9 @@ def _fill(
     place_files(root, directory, dumped.files)
     place_cloudpickle(root, directory, dumped)
     links.link(os.path.join(root, _runner_name()), directory / names.RUNNER, runner_source())
+    if request.ranks is not None:
+        (directory / names.RANKS).write_text(request.ranks.to_text())
+        place_node(root, directory)
     lists = {
         names.PRE_RUN: request.pre_run_commands,
         names.POST_RUN: request.post_run_commands,

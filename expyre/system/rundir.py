@@ -16,7 +16,14 @@ __all__ = ["RunDir"]
 
 # What stays on this side: the trusted key, and what says which commands run and which files are copied, are never
 # brought back over the local ones. The rest is of no use here, and every file costs time for every job.
-_TRUSTED = (stage.KEY_FILE, stage.names.PRE_RUN, stage.names.POST_RUN, stage.names.ENV_VARS, stage.names.OUTPUT_FILES)
+_TRUSTED = (
+    stage.KEY_FILE,
+    stage.names.PRE_RUN,
+    stage.names.POST_RUN,
+    stage.names.ENV_VARS,
+    stage.names.OUTPUT_FILES,
+    stage.names.RANKS,
+)
 _NEVER_FETCHED = (*_TRUSTED, stage.TASK_FILE, stage.names.RUNNER, QUEUE_ID_FILE)
 _MARKERS = (stage.RESULT_FILE, stage.ERROR_FILE, stage.STARTED_FILE, stage.names.TERMINATED)
 

@@ -139,6 +139,8 @@ settings() {
 write_configuration() {
     local setting
     settings >"$dir/slurm.conf.new"
+    # MPICH calls its shared memory after the job: what a killed rank of another job 1 has left would be taken for ours
+    echo "FirstJobId=$((1000 + (RANDOM * 32768 + RANDOM) % 9000000))" >>"$dir/slurm.conf.new"
     for setting in ${SLURM_SETTINGS:-}; do
         sed -i "/^${setting%%=*}=/d" "$dir/slurm.conf.new"
         echo "$setting" >>"$dir/slurm.conf.new"

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from expyre.executor.workers.door import Door
 from expyre.node.serving import handshake
+from expyre.node.serving.door import Door
 
 
 @pytest.fixture(params=[None, "localhost"], ids=["path", "port"])

@@ -17,7 +17,7 @@ import pytest
 from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
 from expyre.executor.requests import Request
-from expyre.executor.workers.commands import Flux
+from expyre.node.starters.flux import Flux
 
 STAND_IN = """\
 import json, os, sys
@@ -104,7 +104,7 @@ def test_a_path_is_enough_on_one_node(flux, monkeypatch, size, kind):
     monkeypatch.setenv("INSTANCE_SIZE", size)
     with Executor(max_cores=1) as executor:
         assert executor.submit(abs, -1).result(timeout=60) == 1
-        assert isinstance(executor._service.backend._launcher.door.address, kind)
+        assert isinstance(executor._service.backend._settings.launcher.door.address, kind)
 
 
 def test_a_task_that_fails_ends_the_others(flux):

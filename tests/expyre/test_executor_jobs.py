@@ -177,8 +177,8 @@ def test_all_mistakes_of_a_request_at_once(place: Place) -> None:
         Executor(backend="queue", max_workers=0, resource_dict=asked)
     for word in ("'max_mem_tot'", "'partitions'", "num_nodes=0", "'a b'", "oversubscribe", "max_workers=0"):
         assert word in str(caught.value)
-    with pytest.raises(RequestError, match=r"cores=2 .*; cwd.*; command_line_argument_lst.*; 2 cores .*max_cores"):
-        Executor(backend="queue", cores_per_worker=2, cwd="/", command_line_argument_lst=["-v"], max_cores=1)
+    with pytest.raises(RequestError, match=r"^cwd.*; command_line_argument_lst.*; 2 cores .*max_cores"):
+        Executor(backend="queue", threads_per_core=2, cwd="/", command_line_argument_lst=["-v"], max_cores=1)
     with Executor(backend="queue") as executor, pytest.raises(RequestError, match="no partition fits"):
         executor.submit(abs, 1, resource_dict={"threads_per_core": 64})
 

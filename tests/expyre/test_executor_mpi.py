@@ -17,8 +17,8 @@ from expyre import Executor
 from expyre.errors import RequestError, WorkerDied
 from expyre.executor.requests import Request
 from expyre.executor.workers import launching
-from expyre.executor.workers.commands import Mpi
 from expyre.node.family import descendants
+from expyre.node.starters.mpi import Mpi
 
 pytest.importorskip("mpi4py")
 

@@ -62,7 +62,7 @@ def test_a_call_whose_function_was_taken_back_is_given_again() -> None:
     with Executor(max_workers=1, block_allocation=True, oversubscribe=True) as exe:
         assert exe.submit(add, 1).result(60) == 2
         backend: Any = exe._service.backend
-        (worker,) = backend._workers.values()
+        (worker,) = backend._dispatcher._workers.values()
         function = lambda: 7  # noqa: E731
         worker._functions.add(backend._pickles.functions.pickled(function).token)  # which it does not have
         futures = [exe.submit(function) for _ in range(5)]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expyre import gather
 from expyre.errors import ExPyReError, ExPyReJobDiedError
@@ -119,7 +119,8 @@ class WorkerJobs:
 
     def _call(self, worker: str) -> Call:
         settings = self._settings
-        told = {"worker": worker, "idle": settings.idle, "lease": settings.lease, "place": dict(settings.place)}
+        told: dict[str, Any] = {"worker": worker, "idle": settings.idle, "lease": settings.lease}
+        told.update(place=dict(settings.place), ranks=None if settings.ranks is None else [*settings.ranks])
         program = _PROGRAM.format(path=self._path, settings=told)
         return Call(f"{settings.job_name}_{self._name}_{worker}", exec, (program, {}), **settings.surroundings)
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from expyre import node
 from expyre.errors import AuthenticationError, SchedulerError
 from expyre.executor.blocks.script import Order, Report, opening_script, pack, read_report, round_script
 from expyre.node import runner
 from expyre.node.blocks import spool as names
 from expyre.node.serving import messages
-from expyre.stage.carried import archive
+from expyre.stage.carried import archive, node_sources
 from expyre.transports import Completed, Transport, quoted_directory
 
 __all__ = ["PARENT", "RemoteSpool", "note_in"]
 
 PARENT = "_expyre_blocks"
-_PACKAGES = ("blocks", "serving")
-_MODULES = ("runner", "family", "machine")
+_PACKAGES = ("blocks", "ranks", "serving", "starters")
 
 
 class RemoteSpool:
@@ -128,8 +125,4 @@ def note_in(data: bytes) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _sources() -> dict[str, bytes]:
     """Return the files of the program of workers; they import nothing else but the standard library."""
-    root = Path(node.__file__).parent
-    paths = [path for package in _PACKAGES for path in sorted((root / package).glob("*.py"))]
-    paths += [root / f"{module}.py" for module in _MODULES]
-    files = {f"expyre_node/{path.relative_to(root)}": path.read_bytes() for path in paths}
-    return {**files, "expyre_node/__init__.py": b"", "cloudpickle.zip": archive()[1]}
+    return {**node_sources(*_PACKAGES), "cloudpickle.zip": archive()[1]}

@@ -160,7 +160,7 @@ class Rounds:
         answered, broken = False, None
         for name, data in report.results.items():
             if name.startswith(names.SETUP):
-                broken = self._answer(name, data, 0, "init_function").value
+                broken = self._answer(name, data, 0, "a worker").value
                 self.fail(broken)
             else:
                 answered |= self._heed_result(name, data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from expyre.errors import RequestError
+from expyre.node.ranks.request import Ranks
 from expyre.units import time_to_sec
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Settings:
         Seconds after which a worker ends that has no calls, or hears nothing of the script.
     place
         What the process that runs calls is given; see `expyre.node.serving.placing`.
+    ranks
+        MPI ranks that run each call in place of one process; None for none.
     """
 
     launch: LaunchOptions
@@ -55,6 +58,7 @@ class Settings:
     idle: float = 600.0
     lease: float = 600.0
     place: Mapping[str, Any] = field(default_factory=dict)
+    ranks: Ranks | None = None
 
     @property
     def system(self) -> str:
@@ -77,21 +81,20 @@ def read_settings(options: Options, project: Project) -> Settings:
     return Settings(
         launch=launch,
         max_workers=options.max_workers or _room(system, launch, options.max_cores),
-        surroundings={**request.surroundings(), "hash_ignore": ()},
+        surroundings={**request.surroundings(), "hash_ignore": (), "ranks": None},
         job_name=request.job_name or "block",
         restart_limit=options.restart_limit,
         refresh_rate=max(0.05, options.refresh_rate),
         idle=_seconds(IDLE_VARIABLE, 600.0),
         lease=_seconds(LEASE_VARIABLE, 600.0),
         place={"cwd": request.cwd},
+        ranks=request.ranks,
     )
 
 
 def _refuse(request: JobRequest) -> None:
     """Raise RequestError about what jobs can have that each are a call, but those of workers cannot."""
     what = []
-    if request.cores > 1:
-        what.append("cores: workers of several MPI ranks are not possible on a system of config.json")
     if request.output_files:
         what.append("output_files: workers serve many calls, whose files are nobody's in particular")
     if what:

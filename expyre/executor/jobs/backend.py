@@ -87,15 +87,13 @@ class Jobs(Attended):
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be met."""
         what = []
-        if request.cores > 1:
-            what.append(
-                f"cores={request.cores} are as many MPI ranks, which a job of a system does not start: ask for "
-                "threads_per_core, and let the function run mpiexec or srun if it needs ranks"
-            )
         if request.cwd is not None:
             what.append("cwd: a job has a directory of its own; name input_files and output_files")
-        if request.command_line_argument_lst:
-            what.append("command_line_argument_lst: header_extra is what goes to the queue of a system")
+        if request.command_line_argument_lst and request.cores == 1:
+            what.append(
+                "command_line_argument_lst: it is for the command that starts MPI ranks (cores); header_extra is what "
+                "goes to the queue of a system"
+            )
         most = self._options.max_cores
         if most is not None and request.slots > most:
             what.append(f"{request.slots} cores are asked for, there are {most} (max_cores)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from expyre.calls import Call
 from expyre.errors import RequestError
 from expyre.executor.requests import Mistakes, Request, natural, positive, truth
+from expyre.node.ranks.request import Ranks
 from expyre.node.serving.placing import THREAD_VARIABLES
 from expyre.resources import Resources
 from expyre.stage.task import StageRequest, check_request
@@ -155,7 +156,15 @@ class JobRequest(Request):
         """Return what the job of a call is made with besides the call, as keywords of `expyre.calls.Call`."""
         threads = () if self.num_nodes and self.threads_per_core == 1 else THREAD_VARIABLES
         variables = [f"{name}={self.threads_per_core}" for name in threads]
-        return {**self._files(), "env_vars": (*variables, *self.env_vars), "hash_ignore": self.hash_ignore}
+        others = {"hash_ignore": self.hash_ignore, "ranks": self.ranks}
+        return {**self._files(), "env_vars": (*variables, *self.env_vars), **others}
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """MPI ranks that each make the call; None for none."""
+        if self.cores == 1:
+            return None
+        return Ranks(self.cores, self.threads_per_core, self.gpus, self.command_line_argument_lst)
 
     def _resources(self, num_gpus: int) -> Resources:
         return Resources(

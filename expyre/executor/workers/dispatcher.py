@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from expyre.errors import ExPyReJobDiedError, RequestError, TimedOut, WorkerDied
+from expyre.errors import ExPyReJobDiedError, TimedOut, WorkerDied
 from expyre.executor.calls import Call
 from expyre.executor.pickles.pickling import Pickles
 from expyre.executor.requests import Request
@@ -33,21 +32,29 @@ logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Serves calls by workers that are connected by sockets.
+    """What a thread does that serves calls by workers which are connected by sockets; nothing is polled.
 
-    One thread does everything and waits for sockets; nothing is polled. Other threads only append to its inbox.
+    Other threads only leave it mail.
 
     Parameters
     ----------
     settings
         What workers there are to be.
+    pickles
+        Makes pickles of calls that were not made when they were submitted.
+
+    Attributes
+    ----------
+    loop
+        Takes mail: calls, and functions that the thread is to call.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pickles: Pickles) -> None:
+        self.loop: Loop[Callable[[], None] | Call] = Loop(self._too_late)
         self._settings = settings
         self._launcher = settings.launcher
         self._staffing: Staffing = Block(settings) if settings.block else PerCall(settings)
-        self._pickles = Pickles()
+        self._pickles = pickles
         self._workers: dict[int, Worker] = {}
         self._numbers = itertools.count(1)
         self._ready: deque[Call] = deque()
@@ -55,80 +62,12 @@ class Dispatcher:
         self._stillborn = 0
         self._broken: BaseException | None = None
         self._closing = self._killing = False
-        self._loop: Loop[Callable[[], None] | Call] = Loop(self._too_late)
-        self._thread = threading.Thread(target=self._run, name="expyre-executor")
-        self._starting = threading.RLock()  # reentrant: the garbage collector may close an executor meanwhile
-        self._started = False
 
-    # ---------------------------------------------------------------------------------------------- any thread
-
-    def check(self, request: Request) -> None:
-        """Raise RequestError if a request can never be met."""
-        machine, what = self._settings.machine, []
-        if request.slots > machine.slots and not request.oversubscribe:
-            threads = f" with {request.threads_per_core} threads each" if request.threads_per_core > 1 else ""
-            what.append(f"{request.cores} cores{threads} are asked for, there are {machine.slots} (max_cores)")
-        if request.gpus > len(machine.gpus.ids):
-            what.append(f"{request.gpus} GPUs are asked for, there are {len(machine.gpus.ids)}")
-        if what:
-            raise RequestError("; ".join(what))
-        self._launcher.prepare(request)
-
-    @property
-    def max_workers(self) -> int:
-        """Most calls at a time."""
-        return self._settings.max_workers
-
-    def take(self, call: Call) -> None:
-        """Take a call; it is pickled here and now, unless too much waits already."""
+    def run(self) -> None:
+        """Serve calls until told to end, and until all are done."""
         try:
-            self._pickles.early(call)
-        except RequestError as error:
-            call.fail(error)
-            return
-        self._post(call)
-
-    def close(self, *, cancel: bool = False, kill: bool = False) -> None:
-        """Take no more calls; end when those that were taken are done. See `Backend.close`."""
-        if not self._started and not self._loop.has_mail:
-            self._release()
-            return
-        self._post(partial(self._close, cancel, kill))
-
-    def join(self) -> None:
-        """Wait until all is over. See `Backend.join`."""
-        if self._started and threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _post(self, what: Callable[[], None] | Call) -> None:
-        self._loop.put(what)
-        if not self._started:
-            self._start()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._started:
-                return
-            self._started = True
-            try:
-                self._thread.start()
-            except RuntimeError:  # too many threads
-                self._started = False
-                raise
-
-    def _too_late(self, what: Callable[[], None] | Call) -> None:
-        """Deal with what comes when the thread has ended, which happens only if something is wrong."""
-        if isinstance(what, Call):
-            what.fail(self._broken or WorkerDied(f"{what} was not run: the executor has ended"))
-        elif isinstance(what, partial) and what.func == self._join_worker:
-            what.args[2].close()
-
-    # ------------------------------------------------------------------------------------------- its own thread
-
-    def _run(self) -> None:
-        try:
-            self._loop.open()
-            self._loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
+            self.loop.open()
+            self.loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
             while not self._is_over():
                 self._step()
         except OSError as error:
@@ -140,13 +79,13 @@ class Dispatcher:
             self._clear()
 
     def _step(self) -> None:
-        self._loop.wait(self._patience())
+        self.loop.wait(self._patience())
         self._take_mail()
         self._look_at_clocks()
         self._feed()
 
     def _take_mail(self) -> None:
-        for what in self._loop.taken():
+        for what in self.loop.taken():
             if isinstance(what, Call):
                 self._ready.append(what)
             else:
@@ -154,9 +93,10 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         busy = any(worker.under_way for worker in self._workers.values())
-        return self._closing and not self._loop.has_mail and not self._ready and not busy
+        return self._closing and not self.loop.has_mail and not self._ready and not busy
 
-    def _close(self, cancel: bool, kill: bool) -> None:
+    def close(self, cancel: bool, kill: bool) -> None:
+        """End when all is done. See `Backend.close`."""
         self._closing = True
         if cancel:
             self._ready = deque(call for call in self._ready if not call.cancel())
@@ -187,8 +127,8 @@ class Dispatcher:
             else:
                 self._fail(call, error)
             return None
-        if self._launcher.has_door and not self._loop.watches(self._launcher.door.sock):
-            self._loop.watch(self._launcher.door.sock, lambda _mask: self._launcher.door.open(self._welcome))
+        if self._launcher.has_door and not self.loop.watches(self._launcher.door.sock):
+            self.loop.watch(self._launcher.door.sock, lambda _mask: self._launcher.door.open(self._welcome))
         for rank in worker.channels:
             self._connect(worker, rank)
         return worker
@@ -207,13 +147,13 @@ class Dispatcher:
         """See to it that what could not be sent for want of room is sent when there is some."""
         for channel in worker.channels.values():
             if channel.waits:
-                self._loop.watch_room(channel.sock, True)
+                self.loop.watch_room(channel.sock, True)
 
     # -- hearing from workers
 
     def _welcome(self, number: int, rank: int, sock: socket.socket) -> None:
         """Let a rank join its worker; called in any thread."""
-        self._post(partial(self._join_worker, number, rank, sock))
+        self.loop.put(partial(self._join_worker, number, rank, sock))
 
     def _join_worker(self, number: int, rank: int, sock: socket.socket) -> None:
         worker = self._workers.get(number)
@@ -224,7 +164,7 @@ class Dispatcher:
         self._connect(worker, rank)
 
     def _connect(self, worker: Worker, rank: int) -> None:
-        self._loop.watch(worker.channels[rank].sock, partial(self._hear, worker, rank))
+        self.loop.watch(worker.channels[rank].sock, partial(self._hear, worker, rank))
         if not worker.connected:
             return
         worker.set_up(self._settings.init_payload if not worker.once else None)
@@ -237,7 +177,7 @@ class Dispatcher:
             return
         channel = worker.channels[rank]
         if mask & ~WRITE and not worker.read(rank, self._answered):
-            self._loop.unwatch(channel.sock)
+            self.loop.unwatch(channel.sock)
             worker.lose(rank)
         elif channel.waits or mask & WRITE:  # an answer makes room, long before the system calls the socket writable
             self._send_rest(worker, channel)
@@ -247,7 +187,7 @@ class Dispatcher:
             channel.flush()
         except OSError as error:  # no memory, or no descriptor for it
             self._doom(worker, error)
-        self._loop.watch_room(channel.sock, channel.waits and worker.doomed is None)
+        self.loop.watch_room(channel.sock, channel.waits and worker.doomed is None)
 
     def _answered(self, worker: Worker, answer: Answer) -> None:
         if worker.calls and answer.unknown:
@@ -286,12 +226,12 @@ class Dispatcher:
     def _without_keeper(self) -> None:
         """Go on with a new keeper: the old one was killed, and all workers with it."""
         assert self._launcher.keeper is not None
-        self._loop.unwatch(self._launcher.keeper.sock)
+        self.loop.unwatch(self._launcher.keeper.sock)
         self._launcher.keeper.close()
         for worker in list(self._workers.values()):
             worker.end_group()
             self._bury(worker, {"status": -9, "why": "was ended because the process that keeps it had been killed"})
-        self._loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
+        self.loop.watch(self._launcher.start_keeper().sock, self._hear_keeper)
 
     def _bury(self, worker: Worker, note: dict[str, Any]) -> None:
         """Take leave of a worker whose process has ended; first read what it has left."""
@@ -313,7 +253,7 @@ class Dispatcher:
         del self._workers[worker.number]
         self._settings.machine.take_back(worker.place)
         for channel in worker.channels.values():
-            self._loop.unwatch(channel.sock)
+            self.loop.unwatch(channel.sock)
         worker.close()
 
     def _count_stillborn(self, worker: Worker, note: dict[str, Any]) -> None:
@@ -359,6 +299,13 @@ class Dispatcher:
 
     # -- the end
 
+    def _too_late(self, what: Callable[[], None] | Call) -> None:
+        """Deal with what comes when the thread has ended, which happens only if something is wrong."""
+        if isinstance(what, Call):
+            what.fail(self._broken or WorkerDied(f"{what} was not run: the executor has ended"))
+        elif isinstance(what, partial) and what.func == self._join_worker:
+            what.args[2].close()
+
     def _give_up(self, error: BaseException) -> None:
         """Leave no future without an end, whatever has gone wrong here."""
         self._broken = error
@@ -371,7 +318,7 @@ class Dispatcher:
             self._see_off()
         finally:
             self._launcher.close()
-            self._release()
+            self.release()
 
     def _see_off(self) -> None:
         """Let workers end by themselves, for a while."""
@@ -380,13 +327,14 @@ class Dispatcher:
             self._watch_room(worker)
         deadline = time.monotonic() + (0.0 if self._killing else _LAST_WORDS)
         while self._workers and (left := deadline - time.monotonic()) > 0:
-            self._loop.wait(left)
+            self.loop.wait(left)
         for worker in list(self._workers.values()):
             self._leave(worker)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of what the machine has given."""
         self._settings.machine.release()
-        self._loop.close()
+        self.loop.close()
 
 
 def _killed(*calls: Call) -> WorkerDied:

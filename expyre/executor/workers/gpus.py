@@ -43,6 +43,9 @@ class Gpus:
         self._lacks = self._said = False
         self._since: float | None = None
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def begin(self) -> None:
         """Note that who still lacks something now is going to ask."""
         self._lacks = False

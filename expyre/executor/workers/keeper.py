@@ -11,20 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expyre.node.serving import keeper
+from expyre.node.starters.base import python_command
 
-__all__ = ["Keeper", "python_command"]
+__all__ = ["Keeper"]
 
 _CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
     "from expyre.node.serving.keeper import main; main(int(sys.argv[1]), int(sys.argv[3]))"
 )
 _PATIENCE = 10.0  # seconds
-
-
-def python_command(code: str, *args: str) -> list[str]:
-    """Return a command that runs code in an interpreter like this one."""
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable or "python3", *flags, "-c", code, *args]
 
 
 def _path() -> list[str]:

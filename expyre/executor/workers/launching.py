@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from expyre import node
+from expyre.errors import RequestError
 from expyre.executor.requests import Request
 from expyre.executor.workers.channels import PacketChannel, StreamChannel
-from expyre.executor.workers.commands import Starter
-from expyre.executor.workers.door import Door
-from expyre.executor.workers.keeper import Keeper, python_command
+from expyre.executor.workers.keeper import Keeper
 from expyre.executor.workers.worker import Worker
 from expyre.node.serving import ring
+from expyre.node.serving.door import Door
 from expyre.node.serving.rank import VARIABLE
+from expyre.node.starters.base import CannotStart, Starter, python_command
 
 __all__ = ["Launcher"]
 
@@ -53,7 +54,13 @@ class Launcher:
     def prepare(self, request: Request) -> None:
         """Raise RequestError if there is no command to start such a worker with."""
         if not self.forks(request):
-            self._starter.command(request)
+            self._command(request)
+
+    def _command(self, request: Request) -> list[str]:
+        try:
+            return self._starter.command(request)
+        except CannotStart as error:
+            raise RequestError(str(error)) from None
 
     def gives_packets(self, request: Request) -> bool:
         """Return whether what a worker has not taken can be taken back, so that it may be given more than one call."""
@@ -97,7 +104,7 @@ class Launcher:
         hidden = set(self._starter.hidden)
         kept = {name: value for name, value in os.environ.items() if name not in hidden}
         environ = {**kept, VARIABLE: json.dumps(task), "PYTHONPATH": _path_to_package()}
-        command = [*self._starter.command(request), *python_command(_CODE)]
+        command = [*self._command(request), *python_command(_CODE)]
         self.keeper.start(worker.number, command, environ, litter=self.door.directory)
 
     def _fork(self, keeper: Keeper, worker: Worker, place: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ class Machine:
     def give(self, request: Request) -> Place | None:
         """Return a place for a worker, None if there is none now."""
         if request.oversubscribe:
-            return Place(0, (), self.gpus.share(request.gpus) if self.gpus.ids else None)
+            return Place(0, (), self.gpus.share(request.gpus) if self.gpus else None)
         if request.slots > self.free_slots:
             return None
         gpus = self.gpus.take(request.gpus)
@@ -82,7 +82,7 @@ class Machine:
             return None
         self.free_slots -= request.slots
         cores = tuple(self._cores.pop(0) for _ in range(request.slots)) if self._cores else ()
-        return Place(request.slots, cores, gpus if self.gpus.ids else None)
+        return Place(request.slots, cores, gpus if self.gpus else None)
 
     def take_back(self, place: Place) -> None:
         """Take back what a worker had."""

@@ -14,7 +14,8 @@ import sys
 import time
 from typing import Any, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
-from ..family import end_group, end_tree
+from ..family import end_group, end_tree, how_it_ended
+from ..ranks.endings import Ending
 from ..serving import messages, placing, streams, worker
 from ..serving.keeper import die_with_parent
 
@@ -42,8 +43,8 @@ class Crew:
         """Whether there is a process."""
         return self._pid != 0
 
-    def start(self) -> None:
-        """Start the process."""
+    def start(self) -> Optional[bytes]:  # noqa: UP045  (Python 3.9)
+        """Start the process; return a message that says why it cannot be: none."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         mine, other = socket.socketpair()
@@ -54,6 +55,7 @@ class Crew:
             self._serve(other, parent)
         other.close()
         self._sock = mine
+        return None
 
     def _serve(self, sock: socket.socket, parent: int) -> None:
         """Serve calls in the forked process; does not return."""
@@ -121,10 +123,10 @@ class Crew:
                 continue
         self.kill()
 
-    def kill(self) -> Optional[int]:  # noqa: UP045  (Python 3.9)
+    def kill(self) -> int:
         """End the process with all that it has started; return its exit status, negative for a signal."""
         if not self.runs:
-            return None
+            return 0
         pid, self._pid = self._pid, 0
         if self._sock is not None:
             self._sock.close()
@@ -134,8 +136,12 @@ class Crew:
         end_group(pid)
         return status
 
-    def reap(self) -> Optional[int]:  # noqa: UP045  (Python 3.9)
-        """Return the exit status of a process that has ended by itself, and end what it has left."""
+    def reap(self) -> Ending:
+        """Return how a process that has ended by itself has done so, and end what it has left."""
+        status = self._reap()
+        return Ending(status, f"its process {how_it_ended(status)}")
+
+    def _reap(self) -> int:
         deadline = time.monotonic() + _LAST_WORDS
         while self.runs and time.monotonic() < deadline:
             pid, status = os.waitpid(self._pid, os.WNOHANG)

@@ -16,10 +16,12 @@ from collections import deque
 from typing import Any, Deque, List, Mapping, Optional  # noqa: UP035  (Python 3.9)
 
 from .. import runner
-from ..family import how_it_ended, kills_for_memory
+from ..family import kills_for_memory
+from ..ranks.request import Ranks
 from ..serving import messages
 from . import spool as names
 from .crew import Crew
+from .ranks import RankCrew
 from .spool import Label, Spool, Waiting
 
 __all__ = ["Worker", "main"]
@@ -46,7 +48,7 @@ class Worker:
         Seconds after which it ends if there are no calls, and if the script has given no sign of life.
     """
 
-    def __init__(self, spool: Spool, crew: Crew, idle: float, lease: float) -> None:
+    def __init__(self, spool: Spool, crew: Crew | RankCrew, idle: float, lease: float) -> None:
         self.spool = spool
         self.crew = crew
         self.served = 0
@@ -131,8 +133,10 @@ class Worker:
 
     def _set_up(self) -> bool:
         """Start the process and have it call the script's init_function."""
-        self.crew.start()
+        problem = self.crew.start()
         self._known.clear()
+        if problem is not None:
+            return self._could_not_set_up(problem)
         try:
             message = self.spool.setup()
         except runner.NotAuthentic as error:
@@ -215,15 +219,14 @@ class Worker:
         return True
 
     def _death(self, ticket: int, what: str, seconds: float) -> bytes:
-        status = self.crew.reap()
+        ending = self.crew.reap()
         self._known.clear()
         kills, before = kills_for_memory(), self._kills
         self._kills = kills
-        if status == -signal.SIGKILL and kills > before:
+        if ending.status == -signal.SIGKILL and kills > before:
             text = "the system killed its worker because memory had run out"
             return names.note_of_end(ticket, "OutOfMemory", text, seconds)
-        how = f"its process {how_it_ended(status or 0)} while it was running {what}"
-        return names.note_of_end(ticket, "WorkerDied", how, seconds)
+        return names.note_of_end(ticket, "WorkerDied", f"{ending.text} while it was running {what}", seconds)
 
     def _out_of_time(self, label: Label, seconds: float) -> None:
         """Give a call back that will not be done in time, or end it if it would be so in any worker."""
@@ -246,11 +249,12 @@ def main(path: str, settings: Mapping[str, Any]) -> None:
     path
         The spool directory.
     settings
-        ``worker``: the worker's name; ``idle``, ``lease``: see `Worker`; ``place``: see `Crew`. JSON.
+        ``worker``: the worker's name; ``idle``, ``lease``: see `Worker`; ``place``: see `Crew`; ``ranks``: those of
+        `Ranks`, if each call runs on MPI ranks. JSON.
     """
-    worker = Worker(
-        Spool(path, settings["worker"]), Crew(settings["place"]), float(settings["idle"]), float(settings["lease"])
-    )
+    ranks, place = settings.get("ranks"), settings["place"]
+    crew = Crew(place) if ranks is None else RankCrew(Ranks(*ranks), place)
+    worker = Worker(Spool(path, settings["worker"]), crew, float(settings["idle"]), float(settings["lease"]))
     why = "its job was ended"
     try:
         why = worker.serve()

@@ -39,10 +39,11 @@ def main() -> None:
     rank, problem = _begin(task)
     end = streams.Stream(_reach(task, rank))
     _end_with_script(end.sock)
+    who = f"rank {rank} of {task['size']} on {socket.gethostname()}" if task["size"] > 1 else ""
     if problem is not None:
-        end.send(messages.pack(messages.NOT_READY, payload=worker.failure(problem)))
+        end.send(messages.pack(messages.NOT_READY, payload=worker.failure(problem, who)))
     else:
-        worker.serve(end)
+        worker.serve(end, who)
     worker.end_process()
 
 

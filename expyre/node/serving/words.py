@@ -1,4 +1,4 @@
-"""What a command says on its standard error: it is passed on, and its end is kept for an error.
+"""What a command says on its standard error, or output: it is passed on, and its end is kept for an error.
 
 Standard library only, Python 3.9.
 """
@@ -14,7 +14,12 @@ _READ = 65536
 
 
 class Words:
-    """The standard error of a command.
+    """The standard error of a command, or its standard output.
+
+    Parameters
+    ----------
+    to
+        Descriptor that it is passed on to.
 
     Attributes
     ----------
@@ -22,9 +27,13 @@ class Words:
         For the command; to be closed here once it is started.
     reading
         Becomes readable when there is something to `hear`; None after its end.
+    quiet
+        Whether it is kept, but not passed on any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, to: int = 2) -> None:
+        self._to = to
+        self.quiet = False
         reading, self.writing = os.pipe()
         os.set_blocking(reading, False)
         self.reading: int | None = reading
@@ -37,7 +46,8 @@ class Words:
                 data = os.read(self.reading, _READ)
                 if not data:
                     self.close()
-                _pass_on(data)
+                if not self.quiet:
+                    _pass_on(data, self._to)
                 self._tail += data
                 del self._tail[:-_KEPT]
         except BlockingIOError:
@@ -56,8 +66,8 @@ class Words:
             self.reading = None
 
 
-def _pass_on(data: bytes) -> None:
+def _pass_on(data: bytes, to: int) -> None:
     try:
-        os.write(2, data)
+        os.write(to, data)
     except OSError:
         return  # nobody listens

@@ -21,10 +21,28 @@ from .messages import Message, Payload, pack
 __all__ = ["end_process", "failure", "missing_arguments", "serve"]
 
 
-def failure(error: BaseException) -> Payload:
-    """Return an exception, and its traceback as text, as plain data that can be read anywhere."""
-    data = (runner.exception_bytes(error), runner.error_text(error).partition("\n")[2])
+def failure(error: BaseException, who: str = "") -> Payload:
+    """Return an exception, and its traceback as text, as plain data that can be read anywhere.
+
+    Parameters
+    ----------
+    error
+        The exception.
+    who
+        Who of several has raised it; becomes a note of it.
+    """
+    if who:
+        _note(error, f"on {who}")
+    text = runner.error_text(error).partition("\n")[2]
+    data = (runner.exception_bytes(error), text if who in text else f"On {who}:\n{text}")  # no notes before 3.11
     return Payload([pickle.dumps(data, messages.PROTOCOL)], [])
+
+
+def _note(error: BaseException, text: str) -> None:
+    try:
+        error.__notes__ = [*getattr(error, "__notes__", ()), text]  # type: ignore[attr-defined]
+    except Exception:  # of a class without attributes
+        return
 
 
 def missing_arguments(
@@ -59,8 +77,9 @@ class _Unreadable:
 
 
 class _Server:
-    def __init__(self, end: Any) -> None:
+    def __init__(self, end: Any, who: str) -> None:
         self._end = end
+        self._who = who
         self._functions: dict[int, Any] = {}  # what cannot be called says so when it is
         self._preset: dict[str, Any] = {}
         self._message: Message | None = None
@@ -94,7 +113,7 @@ class _Server:
                 raise TypeError(f"init_function has to return a dict of arguments, not a {type(preset).__qualname__}")
             self._preset = preset
         except BaseException as error:
-            self._end.send(pack(messages.NOT_READY, payload=failure(error)))
+            self._end.send(pack(messages.NOT_READY, payload=failure(error, self._who)))
         else:
             self._end.send(pack(messages.READY))
 
@@ -126,7 +145,7 @@ class _Server:
             value = function(*args, **kwargs)
             kind, payload = messages.RESULT, _dump(value)
         except BaseException as error:
-            kind, payload = messages.FAILURE, failure(error)
+            kind, payload = messages.FAILURE, failure(error, self._who)
         value = args = kwargs = None  # not kept until the next call
         _flush()
         seconds = time.perf_counter() - begin
@@ -142,10 +161,13 @@ def _dump(value: Any) -> Payload:
         raise runner.Unpicklable(f"the result cannot be pickled: {where} is a {kind} ({error})") from error
 
 
-def serve(end: Any) -> None:
-    """Serve calls on one end of a connection (`packets.Packets` or `streams.Stream`) until it is closed."""
+def serve(end: Any, who: str = "") -> None:
+    """Serve calls on one end of a connection (`packets.Packets` or `streams.Stream`) until it is closed.
+
+    Failures name ``who`` has failed, where there are several.
+    """
     try:
-        _Server(end).loop()
+        _Server(end, who).loop()
     except (BrokenPipeError, ConnectionResetError):
         return
 

@@ -1,4 +1,7 @@
-"""Where workers that commands have started come in."""
+"""Where workers that commands have started come in.
+
+Standard library only, Python 3.9.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 
-from expyre.node.serving import handshake
+from . import handshake
 
 __all__ = ["Door"]
 
