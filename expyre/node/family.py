@@ -9,7 +9,19 @@ import os
 import signal
 from typing import Container  # noqa: UP035  (Python 3.9)
 
-__all__ = ["descendants", "end_group", "end_tree", "how_it_ended", "kills_for_memory"]
+__all__ = ["ancestors", "descendants", "end_group", "end_tree", "how_it_ended", "kills_for_memory"]
+
+
+def ancestors() -> list[int]:
+    """Return the processes that have led to this one, its parent first; no more than that where /proc is not there."""
+    found = [os.getppid()]
+    while found[-1] > 1:
+        try:
+            with open(f"/proc/{found[-1]}/stat", "rb") as file:
+                found.append(int(file.read().rpartition(b")")[2].split()[1]))
+        except (OSError, IndexError, ValueError):
+            break
+    return found
 
 
 def descendants(pid: int) -> list[int]:

@@ -24,5 +24,7 @@ def expyre_dummy_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def own_claims(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no executor outside of the test hold cores or GPUs."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("claims")))
+    """Let no executor outside of the test hold cores or GPUs; processes that it starts see those of the test."""
+    directory = str(tmp_path_factory.mktemp("claims"))
+    monkeypatch.setattr(tempfile, "tempdir", directory)
+    monkeypatch.setenv("TMPDIR", directory)

@@ -120,6 +120,18 @@ def test_gpus_that_others_have_may_be_shared(monkeypatch: pytest.MonkeyPatch, tm
         assert [future.result(60) for future in futures] == [{"0"}, {"0"}]
 
 
+def nested(block: bool) -> list[set[str]]:
+    with Executor(max_workers=2, gpus_per_worker=1, block_allocation=block) as exe:
+        return [future.result(60)[2] for future in [exe.submit(gpus) for _ in range(3)]]
+
+
+def test_an_executor_within_a_call_gives_out_the_gpus_of_the_call(block: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("EXPYRE_LOCAL_GPUS", raising=False)
+    with Executor(max_workers=1, gpus_per_worker=1, block_allocation=block) as exe:
+        assert exe.submit(nested, block).result(60) == [{"3"}] * 3
+
+
 SCRIPT = HEAD_OF_SCRIPTS + """
 def hold():
     Path("begun").write_text("yes\\n")
@@ -135,9 +147,6 @@ def test_gpus_of_a_script_come_back_when_it_is_killed(
 ) -> None:
     monkeypatch.setattr(waiting, "_LONG", 0.1)
     monkeypatch.setenv("EXPYRE_LOCAL_GPUS", "0,1")
-    import tempfile
-
-    monkeypatch.setenv("TMPDIR", tempfile.gettempdir())
     with script(SCRIPT, tmp_path) as other, Executor(max_workers=1, gpus_per_worker=1) as exe:
         other.wait_for_file("begun")
         future = exe.submit(gpus)

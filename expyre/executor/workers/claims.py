@@ -76,6 +76,7 @@ class Claims:
                 _unlock(file)  # also where a fork of this process has it open
                 file.close()
         if names is None and self._line is not None:
+            _unlock(self._line)
             self._line.close()
             self._line = None
 

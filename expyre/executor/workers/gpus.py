@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from expyre.executor.workers.claims import Claims
+from expyre.node.family import ancestors
 
 __all__ = ["Gpus"]
 
@@ -133,11 +134,16 @@ class Gpus:
         if self._claims is None:
             return True
         try:
-            return self._claims.claim(gpu)
+            return self._claims.claim(gpu) or self._is_given_to_us(gpu)
         except OSError as error:
             logger.warning("GPUs cannot be claimed, other executors may use the same ones: %s", error)
             self._claims = None
             return True
+
+    def _is_given_to_us(self, gpu: str) -> bool:
+        """Return whether a process has claimed a GPU for which this one works: this executor is part of a call."""
+        assert self._claims is not None
+        return self._claims.owner(gpu) in map(str, ancestors())
 
     def _unclaim(self, gpus: Sequence[str]) -> None:
         if self._claims is not None:
