@@ -17,7 +17,7 @@ import uuid
 from typing import Any
 
 from expyre.identity.encoder import Encoder, Unstable, mapping, module_name
-from expyre.identity.registry import writes_type
+from expyre.identity.registry import writes, writes_type
 
 
 @writes_type(range, slice)
@@ -239,3 +239,8 @@ def _union(enc: Encoder, value: types.UnionType) -> None:
     enc.out += b"g"
     enc.text("union")
     enc.write(set(value.__args__))
+
+
+@writes("concurrent.futures._base:Future")
+def _future(_enc: Encoder, value: Any) -> None:
+    raise Unstable("it is a future, whose result may not be there yet; its result() can be made a key of", value)

@@ -21,6 +21,7 @@ import threading
 import types
 import typing
 import uuid
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import pytest
@@ -276,6 +277,7 @@ def test_cached_properties_are_not_part_of_the_value() -> None:
         (Plain(lock=threading.Lock()).method, "kwargs['x'].__self__.lock"),
         ((item for item in [1]), "kwargs['x']"),
         (Addressed(), "kwargs['x'].label"),
+        ([Future()], "kwargs['x'][0]"),
         ({threading.Lock(): 1}, "kwargs['x'].keys()"),
         (Box(1.0, [threading.Lock()]), "kwargs['x'].items[0]"),
         ([0] * 20 + [threading.Lock()], "kwargs['x'][20]"),
