@@ -90,7 +90,7 @@ def test_the_exception_of_a_rank_ends_the_call_and_names_the_rank(slurm_over_ssh
     ("how", "text"),
     [
         ("exit", "Rank 1 of 2 ended with exit status 3, without an answer"),
-        ("SIGKILL", "rank 1 of 2 was killed by SIGKILL, as the system does when memory runs out"),
+        ("SIGKILL", "rank 1 of 2 was killed by SIGKILL, by somebody or by the system"),
     ],
 )
 def test_a_rank_that_dies_ends_the_call_and_is_named(slurm_over_ssh: OverSsh, how: str, text: str) -> None:
